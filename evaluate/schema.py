@@ -1,0 +1,102 @@
+"""The values that pass between the parts of `evaluate`: frozen, plain, without any dependency.
+
+Fractions never percents, times in seconds (`_s`), lengths in tokens (`_tokens`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What became of one completion; only CORRECT and INCORRECT are verdicts about an answer."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    NO_ANSWER = "no_answer"
+    TRUNCATED = "truncated"
+    ERROR = "error"
+
+
+class Kind(StrEnum):
+    """Whether a benchmark asks for reasoning or for facts kept in the weights; the two are never averaged."""
+
+    REASONING = "reasoning"
+    KNOWLEDGE = "knowledge"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question. `reference` holds the accepted string or strings; `options` the text that lists the choices."""
+
+    problem_id: str
+    question: str
+    reference: str | tuple[str, ...]
+    options: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A generated problem and the text a teacher would write: "<think>\\n...\\n</think>\\nanswer"."""
+
+    problem: Problem
+    completion: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The verdict on one completion: the answer that was read, the id of the rule that read it, F1 for short texts."""
+
+    outcome: Outcome
+    answer: str | None
+    rule: str
+    f1: float | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn; `seed` is the run's, each request derives its own from it."""
+
+    max_tokens: int
+    temperature: float = 0.6
+    top_p: float = 0.95
+    seed: int = 0
+    num_completions: int = 1
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server: `url` ends in its version ("http://127.0.0.1:8000/v1").
+
+    The key is read from the environment variable `api_key_env` at each request and stored nowhere.
+    """
+
+    url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One finished request, as it stands on one line of answers.jsonl.
+
+    `think_tokens` is null unless somebody who holds the tokenizer, or the server, counted them.
+    """
+
+    benchmark: str
+    problem_id: str
+    sample: int
+    completion: str | None
+    reasoning: str | None
+    finish_reason: str | None
+    outcome: Outcome
+    answer: str | None
+    rule: str
+    completion_tokens: int | None
+    think_tokens: int | None
+    prompt_tokens: int | None
+    error: str | None
+    seed: int
+    latency_s: float
+    f1: float | None = None
