@@ -177,7 +177,7 @@ def packed_obstacle(
 def servable(
     scheme: Scheme | None, platform: Platform, shapes: Mapping[str, tuple[int, int]] | None = None
 ) -> CheckpointFormat:
-    """What `auto` writes: PACKED where the platform's vLLM has a kernel, else DEQUANTIZED. Arguments: packed_obstacle."""
+    """What `auto` writes: PACKED where the platform's vLLM has a kernel, else DEQUANTIZED (see packed_obstacle)."""
     obstacle = packed_obstacle(scheme, platform, shapes)
     return CheckpointFormat.PACKED if obstacle is None else CheckpointFormat.DEQUANTIZED
 
@@ -191,9 +191,10 @@ def _parse_method(value: str) -> Method:
 
 
 def _check_numbers(scheme: Scheme) -> None:
-    if scheme.num_bits is not None and (isinstance(scheme.num_bits, bool) or scheme.num_bits not in NUM_BITS):
-        nearest = min(NUM_BITS, key=lambda bits: abs(bits - scheme.num_bits)) if _is_number(scheme.num_bits) else None
-        raise SchemeError("num_bits", scheme.num_bits, "2, 3, 4 or 8", str(nearest) if nearest else None)
+    num_bits = scheme.num_bits
+    if num_bits is not None and (isinstance(num_bits, bool) or num_bits not in NUM_BITS):
+        nearest = str(min(NUM_BITS, key=lambda bits: abs(bits - num_bits))) if _is_number(num_bits) else None
+        raise SchemeError("num_bits", num_bits, "2, 3, 4 or 8", nearest)
     if scheme.group_size is not None:
         must = "a whole number, or left out for one scale per channel"
         _check_whole("group_size", scheme.group_size, 2, MAX_GROUP_SIZE, must)

@@ -1,0 +1,196 @@
+"""Bytes of a compressed model: from its shapes (computed) or from its files (measured). Pure, standard library only.
+
+The deployable artifact is the packed one, in compressed-tensors' layout: R rows/out, C columns/in, G groups per row
+  codes        R x ceil(C * bits / 32) words of 4 bytes
+  scales       R x G values of 2 bytes
+  zero points  ceil(R * bits / 32) x G words of 4 bytes, asymmetric schemes only
+  shape        two 8-byte integers per packed weight
+and 2 bytes for every other value. Zeros of a sparse 16-bit weight are stored like any other value: no format that
+vLLM loads leaves them out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.errors import ModelError, nearest_name
+from compress.scheme import Scheme
+
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
+# Weights of a decoder layer in the order they are solved. Those of one unit read the same inputs, and vLLM fuses them
+# into one matrix, so that they share a scheme.
+UNITS: tuple[tuple[str, ...], ...] = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+BYTES_PER_VALUE = 2
+SHAPE_BYTES = 16
+HEADER_LIMIT = 100_000_000
+_DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1}
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """num_bytes of all tensors; effective_bits = 8 * num_bytes / num_parameters; checkpoint_gb = num_bytes / 1e9."""
+
+    num_parameters: int
+    num_bytes: int
+    effective_bits: float
+    checkpoint_gb: float
+    source: Literal["computed", "measured"]
+
+
+def shapes_from_config(config: Mapping[str, Any]) -> Shapes:
+    """Names and shapes of every tensor of a Llama, Qwen2, Qwen3 or Mistral checkpoint, from its config.json alone.
+
+    Raises ModelError for another architecture or a missing key.
+    """
+    family = check_family(config)
+    hidden, vocabulary = _size(config, "hidden_size"), _size(config, "vocab_size")
+    shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    layer = _layer_shapes(config, family, hidden)
+    for index in range(_size(config, "num_hidden_layers")):
+        shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
+    shapes["model.norm.weight"] = (hidden,)
+    if not config.get("tie_word_embeddings", False):
+        shapes["lm_head.weight"] = (vocabulary, hidden)
+    return shapes
+
+
+def linear_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    """The weights that a scheme changes, {name without ".weight": (rows, columns)}."""
+    linear = {name for unit in UNITS for name in unit}
+    return {
+        name.removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if name.startswith("model.layers.") and name.split(".", 3)[3].removesuffix(".weight") in linear
+        if name.endswith(".weight")
+    }
+
+
+def check_family(config: Mapping[str, Any]) -> str:
+    """The model_type when compress knows it. Raises ModelError for another one, or for an already quantized model."""
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise ModelError("model_type", family or "missing", f"one of {known}", nearest_name(str(family), FAMILIES))
+    if config.get("quantization_config"):
+        raise ModelError("quantization_config", "present", "absent: compress starts from 16- or 32-bit weights")
+    return str(family)
+
+
+def deployable_size(shapes: Mapping[str, tuple[int, ...]], scheme: Scheme | None) -> SizeReport:
+    """Size of the packed artifact of a model with these tensor shapes; scheme None = the 16-bit baseline."""
+    num_parameters = count_parameters(shapes)
+    num_bytes = BYTES_PER_VALUE * num_parameters
+    if scheme is not None and scheme.num_bits is not None:
+        for rows, columns in linear_shapes(shapes).values():
+            num_bytes += packed_bytes(rows, columns, scheme) - BYTES_PER_VALUE * rows * columns
+    return _report(num_parameters, num_bytes, "computed")
+
+
+def packed_bytes(rows: int, columns: int, scheme: Scheme) -> int:
+    """Bytes of one packed weight with its scales, zero points and shape. scheme.num_bits must be set."""
+    if scheme.num_bits is None:
+        return BYTES_PER_VALUE * rows * columns
+    groups = columns // scheme.group_size if scheme.group_size else 1
+    codes = 4 * rows * math.ceil(columns * scheme.num_bits / 32)
+    zero_points = 0 if scheme.symmetric else 4 * groups * math.ceil(rows * scheme.num_bits / 32)
+    return codes + BYTES_PER_VALUE * rows * groups + zero_points + SHAPE_BYTES
+
+
+def measured_size(folder: Path, num_parameters: int) -> SizeReport:
+    """Size of the tensors that the folder's safetensors files really hold. Raises ModelError for a torn file."""
+    num_bytes = sum(
+        _DTYPE_BYTES[dtype] * math.prod(shape)
+        for path in weight_files(folder)
+        for dtype, shape in read_header(path).values()
+    )
+    return _report(num_parameters, num_bytes, "measured")
+
+
+def count_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Values in all tensors."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files in order. Raises ModelError when there is none."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise ModelError("model", folder, "a folder with config.json and *.safetensors files")
+    return paths
+
+
+def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """{tensor name: (dtype, shape)} of a safetensors file. Raises ModelError when it is torn or another format.
+
+    Layout: 8 bytes little-endian header length, a JSON header, then the data that its offsets describe.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= HEADER_LIMIT:
+                raise ValueError("header length")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        ends = [entry["data_offsets"][1] for entry in header.values()]
+        tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(str(path), "unreadable", "a safetensors file") from error
+    expected = 8 + length + max(ends, default=0)
+    if path.stat().st_size != expected:
+        raise ModelError(str(path), f"{path.stat().st_size} bytes", f"{expected} bytes, as its header says: it is torn")
+    return tensors
+
+
+def _layer_shapes(config: Mapping[str, Any], family: str, hidden: int) -> Shapes:
+    heads, inner = _size(config, "num_attention_heads"), _size(config, "intermediate_size")
+    head_dim = _head_dim(config, family, hidden, heads)
+    kv_heads = config.get("num_key_value_heads") or {"mistral": 8, "llama": heads}.get(family, 32)
+    widths = {"q_proj": heads * head_dim, "k_proj": kv_heads * head_dim, "v_proj": kv_heads * head_dim}
+    shapes: Shapes = {f"self_attn.{name}.weight": (width, hidden) for name, width in widths.items()}
+    shapes["self_attn.o_proj.weight"] = (hidden, heads * head_dim)
+    shapes |= {"mlp.gate_proj.weight": (inner, hidden), "mlp.up_proj.weight": (inner, hidden)}
+    shapes["mlp.down_proj.weight"] = (hidden, inner)
+    biased = _biased(config, family)
+    shapes |= {f"{name}.bias": (shapes[f"{name}.weight"][0],) for unit in UNITS for name in unit if name in biased}
+    if family == "qwen3":
+        shapes |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
+    return shapes | {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+
+
+def _head_dim(config: Mapping[str, Any], family: str, hidden: int, heads: int) -> int:
+    if config.get("head_dim"):
+        return int(config["head_dim"])
+    return 128 if family == "qwen3" else hidden // heads  # transformers' defaults
+
+
+def _biased(config: Mapping[str, Any], family: str) -> set[str]:
+    if family == "qwen2":  # always on q, k, v; no key says so
+        return set(UNITS[0])
+    names: set[str] = set()
+    if family in ("llama", "qwen3") and config.get("attention_bias"):
+        names |= {*UNITS[0], *UNITS[1]}
+    if family == "llama" and config.get("mlp_bias"):
+        names |= {*UNITS[2], *UNITS[3]}
+    return names
+
+
+def _size(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ModelError(f"config.json {key}", "missing" if value is None else value, "a whole number above 0")
+    return value
+
+
+def _report(num_parameters: int, num_bytes: int, source: Literal["computed", "measured"]) -> SizeReport:
+    return SizeReport(num_parameters, num_bytes, 8 * num_bytes / num_parameters, num_bytes / 1e9, source)
