@@ -1,0 +1,247 @@
+"""The typed study: what a YAML file says, checked once. `load_study` is the one way in.
+
+Every number has a finite range; an unknown key is refused with the nearest valid one. What one value can tell alone is
+checked here, what needs two keys, a folder or an installed package in checks.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from compress.errors import SchemeError
+from compress.scheme import CheckpointFormat, Method, Scheme, parse_sparsity
+from sweep.fields import (
+    check_day,
+    check_path,
+    choices,
+    is_flag,
+    is_share,
+    is_text,
+    is_whole,
+    number,
+    one_of,
+    text,
+    whole,
+)
+from sweep.parsing import Refusal, apply_overrides, config_error, read_study_file, refusals_of
+
+MAX_SEED = 2**31 - 2  # a baseline's second evaluation takes the next one
+Platform = Literal["cpu", "cuda"]
+# Keys that change how a study runs but not what it measures: a study may be resumed with others.
+RUNTIME_KEYS = frozenset({"slots", "concurrency", "store"})
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(_Frozen):
+    """A base model: a local folder (`path`) or a Hugging Face name (`hub`, with its `revision`)."""
+
+    path: Annotated[Path, BeforeValidator(check_path)] | None = None
+    hub: Annotated[str, text(r"[\w.-]{1,96}/[\w.-]{1,96}", "owner/name, as the Hub writes it")] | None = None
+    revision: Annotated[str, text(r"[\w./-]{1,128}", "a branch, tag or commit of the Hub")] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelConfig:
+        if (self.path is None) == (self.hub is None):
+            raise Refusal("a mapping with one of path: FOLDER or hub: OWNER/NAME")
+        if self.path is not None and self.revision is not None:
+            raise Refusal("left out beside path: only hub: has revisions", key="revision", value=self.revision)
+        return self
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or the Hub's name without its owner."""
+        return self.path.name if self.path is not None else str(self.hub).split("/")[1]
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in one word for the logs: the folder, or owner/name@revision."""
+        return str(self.path) if self.path is not None else f"{self.hub}@{self.revision or 'main'}"
+
+
+class SpaceBlock(_Frozen):
+    """One block of the search space: every key takes a value or a list, and the lists multiply to schemes."""
+
+    method: Annotated[tuple[str, ...], choices(is_text, f"one of {', '.join(Method)}")]
+    sparsity: Annotated[tuple[float | str, ...], choices(is_share, "a share in [0, 1) or n:m")] = (0.0,)
+    num_bits: Annotated[tuple[int | None, ...], choices(is_whole, "a whole number: 2, 3, 4 or 8")] = (None,)
+    group_size: Annotated[tuple[int | None, ...], choices(is_whole, "a whole number or null (per channel)")] = (None,)
+    symmetric: Annotated[tuple[bool, ...], choices(is_flag, "true or false")] = (True,)
+    act_order: Annotated[tuple[bool, ...], choices(is_flag, "true or false")] = (False,)
+    dampening_frac: Annotated[tuple[float, ...], choices(is_share, "in (0, 1]")] = (0.01,)
+    block_size: Annotated[tuple[int, ...], choices(is_whole, "a whole number of columns")] = (128,)
+
+    @model_validator(mode="after")
+    def _every_scheme_is_possible(self) -> SpaceBlock:
+        try:
+            for _ in self.schemes():
+                pass
+        except SchemeError as error:
+            raise Refusal.of(error, "") from None
+        return self
+
+    def schemes(self) -> Iterator[Scheme]:
+        """Every combination of the lists, the last key varying quickest. Raises SchemeError for an impossible one."""
+        keys = list(type(self).model_fields)
+        for values in product(*(getattr(self, key) for key in keys)):
+            yield make_scheme(dict(zip(keys, values, strict=True)))
+
+
+class SearchConfig(_Frozen):
+    """How the space is searched. num_trials: compressed trials, baselines apart; a grid counts its own."""
+
+    algorithm: Annotated[Literal["grid", "random", "tpe", "nsga2"], one_of(["grid", "random", "tpe", "nsga2"])] = "grid"
+    num_trials: Annotated[int, whole(1, 100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _trials_fit_the_algorithm(self) -> SearchConfig:
+        if self.algorithm == "grid" and self.num_trials is not None:
+            must = "left out for algorithm grid: it runs every combination"
+            raise Refusal(must, key="num_trials", value=self.num_trials)
+        if self.algorithm != "grid" and self.num_trials is None:
+            raise Refusal(f"a whole number from 1 to 100000 for algorithm {self.algorithm}", key="num_trials")
+        return self
+
+
+class BenchmarkConfig(_Frozen):
+    """A benchmark by name. file: its data in the publisher's format. num_problems: instead of the study's own."""
+
+    name: Annotated[str, text(r"\w{1,64}", "the name of a benchmark")]
+    file: Annotated[Path, BeforeValidator(check_path)] | None = None
+    num_problems: Annotated[int, whole(1, 1_000_000)] | None = None
+
+
+class SamplingConfig(_Frozen):
+    """How completions are drawn, in vLLM's terms. temperature 0 is greedy."""
+
+    temperature: Annotated[float, number(0, 2)] = 0.6
+    top_p: Annotated[float, number(0, 1, above=True)] = 0.95
+    max_tokens: Annotated[int, whole(1, 1_000_000)]
+    num_completions: Annotated[int, whole(1, 1024)] = 1
+
+
+class CalibrationConfig(_Frozen):
+    """What gptq and sparsegpt read: train-side items of the generated tasks (source: tasks), or a text file."""
+
+    source: Annotated[Literal["tasks"], one_of(["tasks"])] | None = None
+    file: Annotated[Path, BeforeValidator(check_path)] | None = None
+    num_samples: Annotated[int, whole(1, 100_000)] = 128
+    max_seq_length: Annotated[int, whole(8, 131_072)] = 512
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CalibrationConfig:
+        if self.source is not None and self.file is not None:
+            raise Refusal(
+                "left out (or null) beside file: the text comes from one of them", key="source", value=self.source
+            )
+        if self.file is not None and self.file.suffix not in (".txt", ".jsonl"):
+            raise Refusal("a .txt or .jsonl file", key="file", value=str(self.file))
+        return self
+
+
+class SlotsConfig(_Frozen):
+    """What a trial takes while it compresses and then serves. num_gpus: of one slot."""
+
+    count: Annotated[int, whole(1, 4096)] = 1
+    num_gpus: Annotated[int, whole(0, 64)] = 0
+
+
+class CompressConfig(_Frozen):
+    """The actor that compresses."""
+
+    num_gpus: Annotated[int, whole(0, 64)] = 0
+
+
+class EngineConfig(_Frozen):
+    """The vLLM engine. engine_kwargs: vLLM's engine arguments by their own names."""
+
+    num_gpus: Annotated[int, whole(0, 64)] = 0
+    start_timeout_s: Annotated[float, number(1, 86_400)] = 600
+    engine_kwargs: dict[str, Any] = {}
+
+
+class StudyConfig(_Frozen):
+    """One study, as load_study returns it: every path absolute, every combination possible."""
+
+    study: Annotated[str, text(r"[a-z0-9][a-z0-9-]{0,62}", "1 to 63 of a-z, 0-9 and -, such as my-study")]
+    seed: Annotated[int, whole(0, MAX_SEED)] = 0
+    models: tuple[ModelConfig, ...]
+    space: tuple[SpaceBlock, ...]
+    search: SearchConfig = SearchConfig()
+    benchmarks: tuple[BenchmarkConfig, ...]
+    num_problems: Annotated[int, whole(1, 1_000_000)] | None = None
+    sampling: SamplingConfig
+    calibration: CalibrationConfig = CalibrationConfig()
+    format: Annotated[CheckpointFormat, one_of([str(name) for name in CheckpointFormat])] = CheckpointFormat.AUTO
+    objectives: dict[str, Annotated[Literal["max", "min"], one_of(["max", "min"])]] = {
+        "accuracy": "max",
+        "tokens_per_question": "min",
+        "effective_bits": "min",
+    }
+    min_recovery: Annotated[float, number(0, 1)] = 0.5
+    usd_per_hour: Annotated[float, number(0, 100_000)] = 0
+    usd_per_hour_date: Annotated[date, BeforeValidator(check_day)] | None = None
+    slots: SlotsConfig = SlotsConfig()
+    compress: CompressConfig = CompressConfig()
+    engine: EngineConfig = EngineConfig()
+    concurrency: Annotated[int, whole(1, 65_536)] = 64
+    store: Annotated[Path, BeforeValidator(check_path)] = Field(default_factory=lambda: Path("mlruns/store").absolute())
+
+    @property
+    def platform(self) -> Platform:
+        """Which vLLM serves this study: cuda when an engine asks for GPUs."""
+        return "cuda" if self.engine.num_gpus > 0 else "cpu"
+
+    @property
+    def content_hash(self) -> str:
+        """Equal for studies that measure the same thing, however many slots they run on."""
+        content = self.model_dump(mode="json", exclude=set(RUNTIME_KEYS))
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def make_scheme(values: Mapping[str, Any]) -> Scheme:
+    """One choice of a block's keys as a scheme. Raises SchemeError for an impossible one."""
+    sparsity, pattern = parse_sparsity(values["sparsity"])
+    return Scheme(**{**values, "sparsity": sparsity, "pattern": pattern})
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study from its YAML with `dotted.key=value` overrides; relative paths are relative to the current folder.
+
+    Raises ConfigError with at most three lines.
+    """
+    from sweep.checks import check_study
+
+    mapping = read_study_file(path)
+    if isinstance(names := mapping.get("benchmarks"), list):  # a name alone stands for {name: NAME}
+        mapping["benchmarks"] = [{"name": name} if isinstance(name, str) else name for name in names]
+    overridden = apply_overrides(mapping, overrides, str(path))
+    try:
+        study = StudyConfig.model_validate(mapping)
+        check_study(study)
+    except ValidationError as error:
+        raise config_error(str(path), refusals_of(error, valid_keys(StudyConfig)), overridden) from None
+    except Refusal as refusal:
+        raise config_error(str(path), [refusal], overridden) from None
+    return study
+
+
+def valid_keys(model: type[BaseModel], place: str = "") -> dict[str, list[str]]:
+    """The keys below each dotted place of the YAML, list indices as *: {"": [...], "models.*": ["path", ...]}."""
+    keys = {place: list(model.model_fields)}
+    for name, field in model.model_fields.items():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                below = f"{place}.{name}".strip(".") + ("" if part is field.annotation else ".*")
+                keys |= valid_keys(part, below)
+    return keys
