@@ -120,6 +120,11 @@ class BenchmarkConfig(_Frozen):
     file: Annotated[Path, BeforeValidator(check_path)] | None = None
     num_problems: Annotated[int, whole(1, 1_000_000)] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return spell_out_name(value)
+
 
 class SamplingConfig(_Frozen):
     """How completions are drawn, in vLLM's terms. temperature 0 is greedy."""
@@ -141,9 +146,8 @@ class CalibrationConfig(_Frozen):
     @model_validator(mode="after")
     def _one_source(self) -> CalibrationConfig:
         if self.source is not None and self.file is not None:
-            raise Refusal(
-                "left out (or null) beside file: the text comes from one of them", key="source", value=self.source
-            )
+            must = "left out (or null) beside file: the text comes from one of them"
+            raise Refusal(must, key="source", value=self.source)
         if self.file is not None and self.file.suffix not in (".txt", ".jsonl"):
             raise Refusal("a .txt or .jsonl file", key="file", value=str(self.file))
         return self
@@ -209,6 +213,11 @@ class StudyConfig(_Frozen):
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
+def spell_out_name(benchmark: object) -> object:
+    """A benchmark's name alone stands for {name: NAME}."""
+    return {"name": benchmark} if isinstance(benchmark, str) else benchmark
+
+
 def make_scheme(values: Mapping[str, Any]) -> Scheme:
     """One choice of a block's keys as a scheme. Raises SchemeError for an impossible one."""
     sparsity, pattern = parse_sparsity(values["sparsity"])
@@ -223,8 +232,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     from sweep.checks import check_study
 
     mapping = read_study_file(path)
-    if isinstance(names := mapping.get("benchmarks"), list):  # a name alone stands for {name: NAME}
-        mapping["benchmarks"] = [{"name": name} if isinstance(name, str) else name for name in names]
+    if isinstance(benchmarks := mapping.get("benchmarks"), list):  # so that an override reaches benchmarks.0.file
+        mapping["benchmarks"] = [spell_out_name(benchmark) for benchmark in benchmarks]
     overridden = apply_overrides(mapping, overrides, str(path))
     try:
         study = StudyConfig.model_validate(mapping)
