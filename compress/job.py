@@ -1,0 +1,108 @@
+"""A request to compress, checked before any work: everything that can be refused is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compress.calibration import Calibration, calibration_rows
+from compress.checkpoint import check_absent, check_weights, read_config
+from compress.errors import CalibrationError, FormatError, InputError, ModelError
+from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape, packed_obstacle
+from compress.size import Shapes, linear_shapes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that nothing speaks against. rows: token ids; format: PACKED or DEQUANTIZED; stored_dtype: of scales
+    and of values that are not packed.
+    """
+
+    model: Path
+    scheme: Scheme
+    config: Mapping[str, Any]
+    shapes: Shapes
+    rows: Sequence[Sequence[int]]
+    format: CheckpointFormat
+    device: torch.device
+    stored_dtype: torch.dtype
+
+
+def check_job(
+    model: Path,
+    out: Path,
+    scheme: Scheme,
+    calibration: Calibration | None,
+    *,
+    format: CheckpointFormat = CheckpointFormat.AUTO,
+    device: str | None = None,
+    platform: Platform | None = None,
+) -> Job:
+    """Raises InputError (its subclasses say what about) for a request that cannot be met."""
+    check_absent(out)
+    config = read_config(model)
+    shapes = check_weights(model, config)
+    for name, (num_rows, num_columns) in linear_shapes(shapes).items():
+        check_shape(scheme, name, num_rows, num_columns)
+    if scheme.needs_calibration and calibration is None:
+        raise CalibrationError("calibration", "missing", f"a .txt or .jsonl file for {scheme.method}")
+    chosen = _choose_format(format, scheme, platform or _default_platform(), shapes)
+    chosen_device = _parse_device(device)
+    rows = _tokenize(model, config, calibration) if calibration else []
+    return Job(model, scheme, config, shapes, rows, chosen, chosen_device, _stored_dtype(config))
+
+
+def _choose_format(wanted: CheckpointFormat, scheme: Scheme, platform: Platform, shapes: Shapes) -> CheckpointFormat:
+    obstacle = packed_obstacle(scheme, platform, linear_shapes(shapes))
+    if wanted is CheckpointFormat.PACKED and obstacle is not None:
+        raise FormatError("format", "packed", f"auto or dequantized here: {obstacle}")
+    if wanted is CheckpointFormat.AUTO:
+        return CheckpointFormat.DEQUANTIZED if obstacle else CheckpointFormat.PACKED
+    return wanted
+
+
+def _default_platform() -> Platform:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _parse_device(device: str | None) -> torch.device:
+    name = device or _default_platform()
+    try:
+        parsed = torch.device(name)
+    except RuntimeError:
+        raise InputError("device", name, "cpu, cuda or cuda:N") from None
+    if parsed.type not in ("cpu", "cuda"):
+        raise InputError("device", name, "cpu, cuda or cuda:N")
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
+        raise InputError("device", name, f"one of the {torch.cuda.device_count()} CUDA devices that torch sees, or cpu")
+    return parsed
+
+
+def _stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
+    name = config.get("dtype") or config.get("torch_dtype")
+    return torch.float16 if name == "float16" else torch.bfloat16
+
+
+def _tokenize(model: Path, config: Mapping[str, Any], calibration: Calibration) -> list[list[int]]:
+    rows = calibration_rows(calibration, _load_tokenizer(model))
+    largest = max(map(max, rows))
+    if largest >= config["vocab_size"]:
+        raise ModelError(f"{model} tokenizer", f"giving token {largest}", f"below vocab_size {config['vocab_size']}")
+    return rows
+
+
+def _load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model} tokenizer", "unreadable", "loadable by transformers' AutoTokenizer") from error
+    return tokenizer

@@ -1,0 +1,90 @@
+"""What a compression did, as stored beside the weights in compression_report.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.errors import ModelError
+from compress.scheme import CheckpointFormat, Scheme
+
+REPORT_NAME = "compression_report.json"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One weight. loss: tr((W-Q)H(W-Q)')/tr(WHW'), None without calibration. weight_error: |W-Q|^2/|W|^2.
+    sparsity: share of weights pruned. dampening_frac: as it was needed, None where no Hessian was factored.
+    """
+
+    name: str
+    loss: float | None
+    weight_error: float
+    sparsity: float
+    dampening_frac: float | None
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """num_bytes, effective_bits, checkpoint_gb: the deployable packed artifact, measured on its files or computed as
+    size_source says. served_gb: tensors of the folder as written. loss: mean over layers, None without calibration.
+    sparsity: share of the compressed weights that were pruned. fallbacks: {cause: how often}. calibration: its
+    content hash, settings and tokens. peak_memory_gib: of the device that solved.
+    """
+
+    model: str
+    scheme: Scheme
+    format: CheckpointFormat
+    num_parameters: int
+    num_bytes: int
+    effective_bits: float
+    checkpoint_gb: float
+    size_source: Literal["computed", "measured"]
+    served_gb: float
+    loss: float | None
+    sparsity: float
+    fallbacks: Mapping[str, int]
+    layers: tuple[LayerReport, ...]
+    calibration: Mapping[str, Any] | None
+    weights_fingerprint: str
+    device: str
+    seconds: float
+    peak_memory_gib: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; from_json reads them back."""
+        values = asdict(self)
+        name = self.scheme.name
+        return values | {"scheme": {"name": name, **self.scheme.to_json()}, "format": str(self.format)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CompressionReport:
+        """Raises KeyError, TypeError or SchemeError when the mapping is no report."""
+        scheme = {key: value for key, value in values["scheme"].items() if key != "name"}
+        layers = tuple(LayerReport(**layer) for layer in values["layers"])
+        return cls(
+            **{
+                **values,
+                "scheme": Scheme.from_json(scheme),
+                "format": CheckpointFormat(values["format"]),
+                "layers": layers,
+            }
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the report into a checkpoint folder."""
+        (folder / REPORT_NAME).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def load_report(folder: Path) -> CompressionReport | None:
+    """The folder's report, None when it has none. Raises ModelError when the file is no report."""
+    path = folder / REPORT_NAME
+    if not path.exists():
+        return None
+    try:
+        return CompressionReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(str(path), "unreadable", "a report that compress wrote") from error

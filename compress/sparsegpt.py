@@ -1,0 +1,28 @@
+"""SparseGPT (Frantar and Alistarh, arXiv 2301.00774): pruning with compensation of the columns to come, and rounding
+of the kept weights in the same sweep. Pure.
+
+Shapes: R rows/out, C columns/in.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compress.columns import Pruning, Solved, solve_columns
+from compress.gptq import zero_dead_columns
+from compress.hessian import Factor
+from compress.quantizer import GridSpec
+
+
+def solve_sparsegpt(
+    weight: Tensor,
+    factor: Factor,
+    pruning: Pruning,
+    *,
+    spec: GridSpec | None = None,
+    block_size: int = 128,
+    order: Tensor | None = None,
+) -> Solved:
+    """Prune weight [R, C]; with `spec`, round what is kept. factor: of H with rows and columns in `order`."""
+    weight = zero_dead_columns(weight, factor, order)
+    return solve_columns(weight, factor.upper, block_size, spec=spec, pruning=pruning, order=order)
