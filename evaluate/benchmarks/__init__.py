@@ -1,0 +1,145 @@
+"""The benchmarks by name, and one way to load each: `load_benchmark("folio", file=..., num_problems=100)`.
+
+All runs share one seeded order of a benchmark's problems; a subset is a prefix of that order.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+
+from evaluate.errors import BadInput, nearest
+from evaluate.grading import GRADER_VERSION, AnswerType, grade, invalid_reference
+from evaluate.schema import Grade, Kind, Problem
+
+__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkSpec", "Kind", "grade_completion", "load_benchmark"]
+
+GENERATED_SEED = 0  # the questions are the same for every run; only the sampling is seeded by the user
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A loaded benchmark: its problems in the shared order, and what identifies them."""
+
+    name: str
+    kind: Kind
+    answer_type: AnswerType
+    problems: tuple[Problem, ...]
+    fingerprint: str  # of ids, questions, references and the graders' version
+    source: str  # file or hub file with its checksum, or the generator
+    license: str
+
+    def grade(self, completion: str | None, finish_reason: str | None, problem: Problem) -> Grade:
+        """Grades one completion of one of the problems."""
+        return grade(self.answer_type, completion, finish_reason, problem.reference, problem.options)
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """What is known of a benchmark before it is loaded. num_problems: size of the full set, None for a generator."""
+
+    name: str
+    kind: Kind
+    answer_type: AnswerType
+    num_problems: int | None
+    license: str
+    generated: bool = False
+
+    def load(self, file: Path | None, num_problems: int | None) -> tuple[list[Problem], str]:
+        """Returns the problems in their own order and their source. Raises BadInput."""
+        module = import_module(f"evaluate.benchmarks.{self.name}")
+        if self.generated:
+            if file is not None or num_problems is None:
+                what = (
+                    "is generated and reads no file" if file else "is generated without end, num_problems must be given"
+                )
+                raise BadInput(f"benchmark {self.name!r}: {what}")
+            items = module.generate("test", num_problems, GENERATED_SEED)
+            return [item.problem for item in items], f"generator {self.name} version {module.GENERATOR_VERSION}"
+        from evaluate.benchmarks.files import checksum, fetch
+
+        path = file or fetch(module.HUB, self.name)
+        problems = module.read_problems(path)
+        if file is None and hasattr(module, "select_from_hub"):
+            problems = module.select_from_hub(problems)
+        return problems, f"{file or module.HUB} sha256:{checksum(path)}"
+
+
+_SPECS = (
+    BenchmarkSpec("temporal", Kind.REASONING, AnswerType.OPTION, None, "Apache-2.0", generated=True),
+    BenchmarkSpec("logic", Kind.REASONING, AnswerType.LABEL, None, "Apache-2.0", generated=True),
+    BenchmarkSpec("arithmetic", Kind.REASONING, AnswerType.INTEGER, None, "Apache-2.0", generated=True),
+    BenchmarkSpec("recall", Kind.KNOWLEDGE, AnswerType.SPAN, None, "Apache-2.0", generated=True),
+    BenchmarkSpec("temporal_sequences", Kind.REASONING, AnswerType.OPTION, 250, "MIT"),
+    BenchmarkSpec("aime", Kind.REASONING, AnswerType.INTEGER, 30, "problems (c) MAA"),
+    BenchmarkSpec("folio", Kind.REASONING, AnswerType.LABEL, 203, "CC BY-SA 4.0"),
+    BenchmarkSpec("musique", Kind.KNOWLEDGE, AnswerType.SPAN, 100, "CC BY 4.0"),
+)
+BENCHMARKS: Mapping[str, BenchmarkSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
+
+
+def find_spec(name: str) -> BenchmarkSpec:
+    """Returns the benchmark of that name. Raises BadInput with the nearest one."""
+    if name not in BENCHMARKS:
+        raise BadInput(
+            f"benchmark {name!r}: unknown, must be one of {', '.join(BENCHMARKS)}{nearest(name, BENCHMARKS)}"
+        )
+    return BENCHMARKS[name]
+
+
+def load_benchmark(name: str, *, file: Path | None = None, num_problems: int | None = None) -> Benchmark:
+    """Loads the first `num_problems` problems (all, or as many as there are, by default) in the shared order.
+
+    file: in its publisher's format; without it the set comes from its generator or from the Hugging Face hub.
+    Raises BadInput naming the file, line and key: unreadable, empty, a double id, a reference that cannot be one.
+    """
+    spec = find_spec(name)
+    if num_problems is not None and num_problems < 1:
+        raise BadInput(f"benchmark {name!r}: num_problems is {num_problems}, must be at least 1")
+    try:
+        problems, source = spec.load(file, num_problems)
+    except ValueError as error:
+        raise BadInput(f"benchmark {name!r}: {error}") from None
+    _check(spec, problems, source)
+    ordered = problems if spec.generated else sorted(problems, key=lambda p: _place(name, p.problem_id))
+    kept = tuple(ordered[:num_problems])
+    return Benchmark(name, spec.kind, spec.answer_type, kept, _fingerprint(kept), source, spec.license)
+
+
+def grade_completion(
+    benchmark: str,
+    completion: str | None,
+    finish_reason: str | None,
+    reference: str | Sequence[str],
+    options: str | None = None,
+) -> Grade:
+    """Grades one completion of the named benchmark. Raises BadInput for an unknown name."""
+    accepted = reference if isinstance(reference, str) else tuple(reference)
+    return grade(find_spec(benchmark).answer_type, completion, finish_reason, accepted, options)
+
+
+def _place(name: str, problem_id: str) -> bytes:
+    """Where a problem stands in the shared order: a function of its name alone, so that subsets are prefixes."""
+    return blake2b(f"order/{name}/{problem_id}".encode(), digest_size=16).digest()
+
+
+def _check(spec: BenchmarkSpec, problems: Sequence[Problem], source: str) -> None:
+    """Raises BadInput for no problem, a double id or a reference that no answer could equal."""
+    if not problems:
+        raise BadInput(f"{source}: holds no problem, must hold at least one")
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.problem_id in seen:
+            raise BadInput(f"{source}: id {problem.problem_id!r} stands there twice, must be unique")
+        seen.add(problem.problem_id)
+        for reference in [problem.reference] if isinstance(problem.reference, str) else problem.reference:
+            if must := invalid_reference(spec.answer_type, reference, problem.options):
+                raise BadInput(f"{source}: problem {problem.problem_id!r}: reference is {reference!r}, must be {must}")
+
+
+def _fingerprint(problems: Sequence[Problem]) -> str:
+    content = [[p.problem_id, p.question, p.reference, p.options] for p in problems]
+    return blake2b(json.dumps([GRADER_VERSION, content]).encode(), digest_size=16).hexdigest()

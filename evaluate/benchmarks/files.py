@@ -1,0 +1,137 @@
+"""Reads publishers' files: JSON, JSON Lines or Parquet, from the user's disk or from the Hugging Face hub."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from evaluate.errors import BadInput
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a dataset repository on the Hugging Face hub."""
+
+    repo: str
+    filename: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hub:{self.repo}/{self.filename}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record of a file, and where it stands ("folio.jsonl: line 3") for messages."""
+
+    where: str
+    value: Mapping[str, Any]
+
+    def text(self, *keys: str) -> str:
+        """Returns the first of `keys` that the row has, as text; integers are written out. Raises BadInput."""
+        key = next((k for k in keys if self.value.get(k) is not None), None)
+        if key is None:
+            raise BadInput(f"{self.where}: key {keys[0]!r} is missing, must be a text")
+        value = self.value[key]
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str) or not value.strip():
+            raise BadInput(f"{self.where}: key {key!r} is {json.dumps(value)[:60]}, must be a text that is not empty")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Returns a list of texts; a missing key is an empty list. Raises BadInput."""
+        value = self.value.get(key) or []
+        if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            raise BadInput(f"{self.where}: key {key!r} is {json.dumps(value)[:60]}, must be a list of texts")
+        return tuple(value)
+
+
+def read_rows(path: Path, list_key: str = "examples") -> list[Row]:
+    """Reads the records of one file: a JSON list, a JSON object with the list under `list_key`, or JSON Lines.
+
+    Raises BadInput naming the file, and the line where there is one.
+    """
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    rows = _json_rows(path, text, list_key) or _line_rows(path, text)
+    if not rows:
+        raise BadInput(f"{path}: holds no problem, must hold at least one")
+    return rows
+
+
+def _json_rows(path: Path, text: str, list_key: str) -> list[Row]:
+    """Rows of one JSON document; empty when the text is no single document (or a single line of JSON Lines)."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return []
+    if isinstance(document, dict) and list_key not in document:
+        return [Row(f"{path}: line 1", document)] if "\n" not in text.strip() else []
+    items = document[list_key] if isinstance(document, dict) else document
+    if not isinstance(items, list):
+        raise BadInput(f"{path}: holds {type(items).__name__}, must hold a list of problems")
+    return [_row(f"{path}: item {i}", item) for i, item in enumerate(items)]
+
+
+def _line_rows(path: Path, text: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_row(f"{path}: line {number}", json.loads(line)))
+        except ValueError as error:
+            raise BadInput(f"{path}: line {number}: no valid JSON ({error})") from None
+    return rows
+
+
+def _row(where: str, value: object) -> Row:
+    if not isinstance(value, dict):
+        raise BadInput(f"{where}: is {json.dumps(value)[:60]}, must be an object with keys")
+    return Row(where, value)
+
+
+def _parquet_rows(path: Path) -> list[Row]:
+    import pyarrow.parquet as parquet
+
+    try:
+        records = parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+    return [Row(f"{path}: row {i}", record) for i, record in enumerate(records)]
+
+
+def fetch(hub: HubFile, name: str) -> Path:
+    """Downloads one file from the hub into its cache and returns the path; later calls find it there, offline too.
+
+    name: the benchmark's, for the message. Raises BadInput with the way out when the hub cannot be reached.
+    """
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
+
+    way_out = f"give a file of your own: {name}=FILE"
+    try:
+        return Path(hf_hub_download(hub.repo, hub.filename, repo_type="dataset", revision=hub.revision))
+    except GatedRepoError:
+        raise BadInput(
+            f"{hub}: gated, accept its terms on https://huggingface.co/datasets/{hub.repo} and set HF_TOKEN; "
+            f"or {way_out}"
+        ) from None
+    except (HfHubHTTPError, EntryNotFoundError, httpx.HTTPError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise BadInput(f"{hub}: cannot be fetched ({reason}); {way_out}") from None
+
+
+def checksum(path: Path) -> str:
+    """First 16 hexadecimal digits of a file's SHA-256."""
+    return sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,23 @@
+"""Temporal Sequences of BIG-Bench Hard (Suzgun et al. 2022), MIT: 250 questions, the option letter is asked for.
+
+The publisher's file is bbh/temporal_sequences.json of github.com/suzgunmirac/BIG-Bench-Hard; the prompt is its
+`input`, which lists the options, and nothing else. A problem's id is its index in the file.
+"""
+
+from pathlib import Path
+
+from evaluate.benchmarks.files import HubFile, read_rows
+from evaluate.schema import Problem
+
+HUB = HubFile("lukaemon/bbh", "temporal_sequences/test-00000-of-00001.parquet")
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Reads {"examples": [{"input", "target"}]} (or the rows alone). Raises BadInput."""
+    problems = []
+    for index, row in enumerate(read_rows(path)):
+        question = row.text("input")
+        _, marker, listing = question.rpartition("Options:")
+        options = marker + listing if marker else None
+        problems.append(Problem(str(index), question, row.text("target"), options))
+    return problems

@@ -1,0 +1,187 @@
+"""Reads the option that a completion commits to: `temporal_sequences` and `temporal`.
+
+In this order: the last box, "the answer is (A)", a bold option, a text that is one option alone, the only
+option mentioned, the last sentence that keeps exactly one. Where letter and text disagree the letter wins.
+"""
+
+import re
+from collections.abc import Mapping
+
+from evaluate.answers import Reading, after_cues, detex, find_bold, find_boxes, plain, sentences
+
+_LISTED = re.compile(r"^\s*[(\[]?([A-Z])[)\].:]\s*(.+?)\s*$", re.M)
+_NOUNS = r"answer|option|choice"
+_MENTION = re.compile(
+    r"[(\[]([A-Za-z])[)\]]|\b(?:option|choice)\s+((?-i:[A-Z]))\b|(?<![\w'])((?-i:[A-Z]))\)"
+    r"|(?<![\w'])((?-i:[A-Z]))(?=\s+is\s+(?:the\s+)?(?:correct|right|answer|only)\b)"
+    r"|\b(?:is|be|it's|thus,?|therefore,?|so,?|hence,?)\s+((?-i:[A-Z]))(?=[.!]?$)",
+    re.I,
+)
+_CONCLUDES = re.compile(
+    r"\b(?:therefore|thus|so|hence|consequently|must|only|could(?: only)? have|leav\w+|remain\w+|free|fits?|correct"
+    r"|right|possible|available|consistent|works)\b",
+    re.I,
+)
+_CLAUSE = re.compile(
+    r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b)", re.I
+)
+_DOTTED_TIME = re.compile(r"\b([ap])\.\s?m\b\.?", re.I)
+_BARE = re.compile(r"^(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;)\s])", re.I)
+_JOINED = r"(?:or|and|/|&|,)\s*(?:possibly\s+|maybe\s+|option\s+|choice\s+)?"
+_REJECTION = re.compile(
+    r"\b(?:not|n't|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?|rules? out|ruled out"
+    r"|eliminat\w+|taken|busy|unavailable|rather than|instead of)\b|n't\b",
+    re.I,
+)
+
+
+def parse_options(options: str | None) -> dict[str, str]:
+    """Reads "(A) 6pm to 9pm" lines into {"A": "6pm to 9pm"}; empty when there is no list."""
+    return {m[1]: m[2] for m in _LISTED.finditer(options or "")}
+
+
+def option_letter(reference: str, listed: Mapping[str, str]) -> str | None:
+    """Returns the letter that a reference names: "(A)", "A" or the option's own text; None if it names none."""
+    match = re.fullmatch(r"\s*[(\[]?([A-Za-z])[)\].]?\s*", reference) or _LISTED.match(reference)
+    if match and (not listed or match[1].upper() in listed):
+        return match[1].upper()
+    texts = [letter for letter, text in listed.items() if _simplify(text) == _simplify(reference)]
+    return texts[0] if len(texts) == 1 else None
+
+
+def _simplify(text: str) -> str:
+    """One spelling for times and intervals: "between 6:00 p.m. and 9 PM" and "6pm-9pm" are "6pm to 9pm"."""
+    text = _DOTTED_TIME.sub(r"\1m", detex(text).lower())
+    text = re.sub(r"(?<=\d):00\b", "", text)
+    text = re.sub(r"(?<=\d)\s+(?=[ap]m\b)", "", text)
+    text = re.sub(r"(?<=\d[ap]m)\s*(?:-+|until|till|through|and)\s*(?=\d)", " to ", text)
+    return re.sub(r"\s+", " ", text).strip(" .,;:!\"'")
+
+
+def read_option(text: str, options: str | None) -> Reading:
+    """Reads the committed option's letter out of a completion's final text.
+
+    options: the text that lists the choices, one a line, "(A) ..."; without it any capital letter is a choice.
+    """
+    listed, text = parse_options(options), _DOTTED_TIME.sub(r"\1m", text)
+    rules = (("boxed", _boxes(text)), ("cue", after_cues(text, _NOUNS)))
+    for rule, pieces in rules:
+        for piece in reversed(pieces):
+            letters = _committed(piece, listed)
+            if letters:
+                return _single(letters, rule + _flag(piece, letters[0], listed))
+    bold = {letter for b in find_bold(text) for letter in _committed(b, listed)}
+    if len(bold) == 1:
+        return Reading(bold.pop(), "bold")
+    first_line = plain(text).strip().partition("\n")[0]
+    if (letters := _whole(first_line, listed)) and _is_alone(first_line, letters, listed):
+        return _single(letters, "bare")
+    return _last_kept(text, listed)
+
+
+def _flag(piece: str, letter: str, listed: Mapping[str, str]) -> str:
+    """ "_inconsistent" when the first line spells out another option than the letter's."""
+    spelled = _texts((sentences(piece) or [""])[0], listed)
+    return "_inconsistent" if spelled and letter not in spelled else ""
+
+
+def _single(letters: list[str], rule: str) -> Reading:
+    return Reading(letters[0], rule) if len(set(letters)) == 1 else Reading(None, "hedged")
+
+
+def _boxes(text: str) -> list[str]:
+    return [detex(b.text) for b in find_boxes(text)]
+
+
+def _committed(piece: str, listed: Mapping[str, str]) -> list[str]:
+    """Letters that a marked piece of text opens with, several when it hedges; else the option that it spells out."""
+    piece = detex(piece)
+    if letters := _whole(piece, listed):
+        return letters
+    first = (_clauses(piece) or [""])[0]
+    if _REJECTION.match(first):
+        return []
+    mentioned = _letters(first, listed) or _texts(first, listed)
+    return list(dict.fromkeys(mentioned)) if not _REJECTION.search(first) else mentioned[:1]
+
+
+def _whole(text: str, listed: Mapping[str, str]) -> list[str]:
+    """Letters when the text begins with one: "A", "(A) 6pm to 9pm", "A or B"; [] when it begins otherwise."""
+    text = text.strip().lstrip("\"'“”-: ")
+    match = re.match(r"[(\[]([A-Za-z])[)\]]", text) or _BARE.match(text)
+    if not match or not _is_choice(match[1], listed):
+        return []
+    rest = text[match.end() :].lstrip(" .:,;)-")
+    is_bracketed = not match[0][0].isalnum()
+    if not is_bracketed and rest and not _follows_bare(text, match, rest, listed):
+        return []
+    joined = re.match(rf"{_JOINED}(?:[(\[]([A-Za-z])[)\]]|([A-Z])\b)", text[match.end() :].lstrip())
+    other = (joined[1] or joined[2]).upper() if joined else None
+    return [match[1].upper(), *([other] if other and _is_choice(other, listed) else [])]
+
+
+def _follows_bare(text: str, match: re.Match[str], rest: str, listed: Mapping[str, str]) -> bool:
+    """Whether a bare capital is a choice and no article: punctuation, a line break, its option or "or B" follows."""
+    letter, after = match[1], text[match.end() : match.end() + 1]
+    if not letter.isupper():
+        return False
+    spelled = _simplify(listed.get(letter, "\0"))
+    is_joined = re.match(rf"{_JOINED}[(\[]?[A-Z]\b", rest) is not None
+    return (
+        after in ".:,;)\n"
+        or _simplify(rest).startswith(spelled)
+        or is_joined
+        or re.match(r"\W|because|since|as\b", rest) is not None
+    )
+
+
+def _is_alone(line: str, letters: list[str], listed: Mapping[str, str]) -> bool:
+    """Whether the line holds nothing but its letters and the text of the option that they name."""
+    rest = _simplify(
+        re.sub(r"[(\[]?\b[A-Za-z]\b[)\]]?|\b(?:option|choice|either|or|and)\b", " ", line, flags=re.I)
+    ).strip("-:, ")
+    return not rest or rest == _simplify(listed.get(letters[0], ""))
+
+
+def _is_choice(letter: str, listed: Mapping[str, str]) -> bool:
+    return letter.upper() in listed if listed else letter.isupper()
+
+
+def _letters(text: str, listed: Mapping[str, str]) -> list[str]:
+    found = (next(filter(None, m.groups())) for m in _MENTION.finditer(text))
+    return [letter.upper() for letter in found if _is_choice(letter, listed)]
+
+
+def _texts(text: str, listed: Mapping[str, str]) -> list[str]:
+    """Letters of the options whose own text stands in `text`, in the order in which they stand."""
+    simple = _simplify(text)
+    spans = [
+        (m.start(), letter)
+        for letter, option in listed.items()
+        for m in re.finditer(rf"(?<![\w:]){re.escape(_simplify(option))}(?!\w)", simple)
+    ]
+    return [letter for _, letter in sorted(spans)]
+
+
+def _clauses(text: str) -> list[str]:
+    return [clause for sentence in sentences(text) for clause in _CLAUSE.split(sentence)]
+
+
+def _last_kept(text: str, listed: Mapping[str, str]) -> Reading:
+    """The only option that is not rejected; else the one of the last clause that concludes; else a last one alone."""
+    for rule, find in (("letter", _letters), ("text", _texts)):
+        mentioned = [(c, found) for c in _clauses(text) if (found := find(c, listed))]
+        kept = [(c, set(found)) for c, found in mentioned if not _REJECTION.search(c)]
+        if len({letter for _, found in kept for letter in found}) == 1:
+            return Reading(next(iter(kept[0][1])), f"only_{rule}")
+        concluding = [found for c, found in kept if _CONCLUDES.search(c)]
+        alone = [found for c, found in kept[-1:] if c == mentioned[-1][0] and _stands_alone(c, found, listed)]
+        if decided := (concluding[-1:] or alone):
+            return _single(sorted(decided[0]), f"last_{rule}")
+        if mentioned:
+            return Reading(None, "undecided")
+    return Reading(None, "none_found")
+
+
+def _stands_alone(clause: str, found: set[str], listed: Mapping[str, str]) -> bool:
+    return len(found) == 1 and _is_alone(clause, sorted(found), listed)

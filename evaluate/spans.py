@@ -1,0 +1,95 @@
+"""Reads a short answer out of a completion and scores it as SQuAD does: MuSiQue and `recall`.
+
+In this order: the last box, "the answer is ...", the only bold piece, a text of one short line, a sentence
+"The ... is X", a short first or last line, the whole text. `exact_match` and `f1_score` are the official ones
+(Rajpurkar et al. 2016; Trivedi et al. 2022): lower case, no punctuation, no articles, words compared.
+"""
+
+import re
+import string
+from collections import Counter
+
+from evaluate.answers import Reading, after_cues, detex, find_bold, find_boxes, fold, plain, sentences
+
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_REFUSAL = re.compile(
+    r"^\W*(?:(?:sorry|unfortunately)\W+)?"
+    r"(?:i (?:do not|don't|cannot|can't|could not|couldn't|am not|am unable|was not|was unable)\b"
+    r"|i'm (?:not|unable|sorry)\b|(?:it )?(?:cannot|can't|could not) be (?:determined|found|answered)\b"
+    r"|(?:there is )?(?:not enough|insufficient|no) information\b|unknown\W*$|n/?a\W*$|none\W*$)",
+    re.I,
+)
+_COPULA = re.compile(
+    r"^(?:the|it|this|that|these|they|he|she|his|her|their|its)\b.*?\s(?:is|was|are|were|became)\s+"
+    r"(?:(?:called|named|known as|located (?:in|at)|situated in|(?:born|founded|established) (?:in|on))\s+)?"
+    r"(?P<span>[^;:]+?)\.?$",
+    re.I,
+)
+_SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 15, nine in ten have at most 5
+_CLAUSE = re.compile(
+    r"(?:,|;|\s\()?\s+(?:because|since|which|who|as (?:it|he|she|they|the)|according to)\b.*$", re.I | re.S
+)
+
+
+def normalize(text: str) -> str:
+    """Lower case, punctuation and articles removed, spaces collapsed (the official order)."""
+    text = fold(text).lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLE.sub(" ", text).split())
+
+
+def exact_match(prediction: str, reference: str) -> bool:
+    """Whether the two are equal once normalized."""
+    return normalize(prediction) == normalize(reference)
+
+
+def f1_score(prediction: str, reference: str) -> float:
+    """Harmonic mean of word precision and recall, in [0, 1]; where one side has no word, 1 only if neither has."""
+    predicted, expected = normalize(prediction).split(), normalize(reference).split()
+    if not predicted or not expected:
+        return float(predicted == expected)
+    num_common = sum((Counter(predicted) & Counter(expected)).values())
+    return 2 * num_common / (len(predicted) + len(expected))
+
+
+def read_span(text: str) -> Reading:
+    """Reads the committed short answer out of a completion's final text."""
+    boxes = [b for b in (detex(b.text) for b in find_boxes(text)) if b]
+    if boxes:
+        return _reading(boxes[-1], "boxed")
+    if cues := after_cues(text):
+        return _reading(_first_statement(cues[-1]), "cue")
+    lines = [line.strip() for line in plain(text).splitlines() if line.strip(" -#")]
+    bold = list(dict.fromkeys(b.strip(" :") for b in find_bold(text) if not b.endswith(":")))
+    if len(bold) == 1:
+        return _reading(bold[0], "bold")
+    if not lines:
+        return Reading(None, "none_found")
+    if len(lines) == 1:
+        return _read_line(lines[0])
+    for rule, line in (("first_line", lines[0]), ("last_line", lines[-1])):
+        if len(line.split()) <= _SHORT and not line.endswith(":"):
+            return _reading(line, rule)
+    return _read_line(lines[-1])
+
+
+def _read_line(line: str) -> Reading:
+    match = _COPULA.match(_CLAUSE.sub("", line)) if len(sentences(line)) == 1 else None
+    if match and len(match["span"].split()) <= _SHORT:
+        return _reading(match["span"], "sentence")
+    return _reading(line, "whole_text")
+
+
+def _first_statement(piece: str) -> str:
+    """What follows a marker, up to the end of its line; of a long line the first sentence without its reasons."""
+    line = piece.splitlines()[0].strip()
+    if len(line.split()) > _SHORT:
+        line = _CLAUSE.sub("", (sentences(line) or [line])[0])
+    return line
+
+
+def _reading(span: str, rule: str) -> Reading:
+    span = detex(span).strip().strip("\"'").removesuffix(".").strip()
+    if not span:
+        return Reading(None, "none_found")
+    return Reading(None, "refused") if _REFUSAL.match(span) else Reading(span, rule)
