@@ -115,6 +115,8 @@ def write_checkpoint(
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
     save_torch_state_dict(ordered, out, max_shard_size=MAX_SHARD_SIZE)
+    for path in weight_files(out):
+        path.chmod(0o644)  # safetensors writes for the owner alone; a replica may run as someone else
 
 
 def _temporary_prefix(out: Path) -> str:

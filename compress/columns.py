@@ -12,6 +12,8 @@ likewise. Errors inside a block are applied at once, those beyond it when the bl
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,8 @@ from compress.hessian import full_precision
 from compress.masks import keep_largest, keep_pattern, num_to_prune
 from compress.quantizer import Grid, GridSpec, concatenate, fit_grid, to_codes
 from compress.scheme import Pattern
+
+ONE_THREAD_WEIGHTS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def solve_columns(
     order = torch.arange(num_columns, device=weight.device) if order is None else order
     state = _Sweep(weight.T[order].contiguous(), order, spec, grid, pruning)
     width = _block_width(block_size, num_columns, None if static else spec, pruning)
-    with full_precision():
+    with full_precision(), _one_thread(weight):
         for start in range(0, num_columns, width):
             state.solve_block(upper, start, min(start + width, num_columns))
     return state.finish()
@@ -148,6 +152,18 @@ class _Sweep:
             return Solved(weight, keep_mask=keep)
         grid = concatenate(self.grids)
         return Solved(weight, grid, to_codes(weight, grid), keep)
+
+
+@contextmanager
+def _one_thread(weight: Tensor) -> Iterator[None]:
+    """A column of a small matrix is less work than waking a second thread for it."""
+    threads = torch.get_num_threads()
+    if weight.device.type == "cpu" and weight.numel() <= ONE_THREAD_WEIGHTS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _block_width(block_size: int, num_columns: int, spec: GridSpec | None, pruning: Pruning | None) -> int:

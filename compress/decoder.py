@@ -37,7 +37,9 @@ class _ReachedError(Exception):
 def load_decoder(model: Path, dtype: torch.dtype) -> Any:
     """The causal language model in eval mode on the CPU."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     decoder: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa")
     return decoder.eval()
 
@@ -64,27 +66,44 @@ def embed_rows(model: Any, rows: Sequence[Sequence[int]], device: torch.device) 
 
 
 @torch.no_grad()
-def measure_hessian(layer: nn.Module, name: str, batches: Sequence[Batch]) -> HessianSum:
-    """Sum of x x' over the inputs of layer.`name`, given what enters the layer; later modules are not run."""
-    module = layer.get_submodule(name)
-    total = HessianSum(module.in_features)  # type: ignore[arg-type]
-    for batch in batches:
-        total.add(_inputs_of(module, layer, batch)[batch.real])
-    return total
+def unit_inputs(layer: Any, unit: Sequence[str], batch: Batch) -> Tensor:
+    """What the weights of `unit` read, [rows, T, C]; batch.hidden is the residual stream before attention or MLP.
+
+    The wiring is that of every family in size.FAMILIES: norm, attention, add; norm, MLP, add.
+    """
+    match unit[0]:
+        case "self_attn.q_proj":
+            return _tensor(layer.input_layernorm(batch.hidden))
+        case "self_attn.o_proj":
+            attention = layer.self_attn
+            arguments = {"position_embeddings": batch.positions, "attention_mask": None}
+            return _inputs_of(
+                attention.o_proj, lambda: attention(hidden_states=layer.input_layernorm(batch.hidden), **arguments)
+            )
+        case "mlp.gate_proj":
+            return _tensor(layer.post_attention_layernorm(batch.hidden))
+        case _:
+            return _inputs_of(layer.mlp.down_proj, lambda: layer.mlp(layer.post_attention_layernorm(batch.hidden)))
 
 
 @torch.no_grad()
-def advance(layer: nn.Module, batches: Sequence[Batch]) -> list[Batch]:
-    """The batches as they leave the layer."""
-    return [replace(batch, hidden=_forward(layer, batch)) for batch in batches]
+def pass_unit(layer: nn.Module, unit: Sequence[str], batch: Batch, inputs: Tensor) -> Batch:
+    """The batch after `unit`, given its inputs: o and down end a block and add their outputs to the stream."""
+    if unit[0] not in ("self_attn.o_proj", "mlp.down_proj"):
+        return batch
+    return replace(batch, hidden=batch.hidden + layer.get_submodule(unit[0])(inputs))
 
 
-def _forward(layer: nn.Module, batch: Batch) -> Tensor:
-    hidden: Tensor = layer(batch.hidden, attention_mask=None, position_embeddings=batch.positions)
-    return hidden
+def measure_hessian(inputs: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+    """H [C, C] over the real tokens of one unit's inputs, a batch at a time. Raises NumericalError if not finite."""
+    total = HessianSum(inputs[0].shape[-1])
+    for values, batch in zip(inputs, batches, strict=True):
+        total.add(values[batch.real])
+    return total.mean()
 
 
-def _inputs_of(module: nn.Module, layer: nn.Module, batch: Batch) -> Tensor:
+def _inputs_of(module: nn.Module, forward: Callable[[], object]) -> Tensor:
+    """What `module` is given during forward(), which is ended there."""
     seen: list[Tensor] = []
 
     def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -93,12 +112,17 @@ def _inputs_of(module: nn.Module, layer: nn.Module, batch: Batch) -> Tensor:
 
     hook = module.register_forward_pre_hook(stop)
     try:
-        _forward(layer, batch)
+        forward()
     except _ReachedError:
         pass
     finally:
         hook.remove()
     return seen[0]
+
+
+def _tensor(value: Any) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value
 
 
 def _embed(model: Any, rows: Sequence[Sequence[int]], device: torch.device) -> Batch:

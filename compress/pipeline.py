@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from compress.calibration import Calibration
 from compress.checkpoint import copy_companions, weights_fingerprint, whole_folder, write_checkpoint
 from compress.columns import Solved
-from compress.decoder import Batch, advance, embed_rows, load_decoder, measure_hessian
+from compress.decoder import embed_rows, load_decoder, measure_hessian, pass_unit, unit_inputs
 from compress.errors import NumericalError
 from compress.job import Job, check_job
 from compress.packing import packed_tensors, quantization_config
@@ -82,27 +82,25 @@ def compress_layers(decoder: Any, job: Job, on_progress: Progress) -> _Compresse
     for index, layer in enumerate(decoder.model.layers):
         layer.to(job.device)
         for unit in UNITS:
-            solved = _compress_unit(layer, f"model.layers.{index}", unit, batches, job)
+            inputs = [unit_inputs(layer, unit, batch) for batch in batches]
+            hessian = measure_hessian(inputs, batches) if batches else None
+            solved = _compress_unit(layer, f"model.layers.{index}", unit, hessian, job)
+            batches = [pass_unit(layer, unit, batch, values) for batch, values in zip(batches, inputs, strict=True)]
             reports += solved.reports.values()
             if solved.factor is not None:
                 fallbacks["dampening_raised"] += solved.factor.num_raised
                 fallbacks["dead_columns"] += int(solved.factor.dead.sum())
             if job.format is CheckpointFormat.PACKED:
                 packed |= {name: _pack(result) for name, result in solved.weights.items()}
-        if batches and index + 1 < len(decoder.model.layers):
-            batches = advance(layer, batches)
         layer.to("cpu")
         on_progress(index + 1, len(decoder.model.layers))
     return _Compressed(packed, tuple(reports), fallbacks)
 
 
-def _compress_unit(
-    layer: nn.Module, prefix: str, unit: Sequence[str], batches: Sequence[Batch], job: Job
-) -> SolvedUnit:
+def _compress_unit(layer: nn.Module, prefix: str, unit: Sequence[str], hessian: Tensor | None, job: Job) -> SolvedUnit:
     modules = {f"{prefix}.{name}": layer.get_submodule(name) for name in unit}
     weights = {name: module.weight.detach().float() for name, module in modules.items()}  # type: ignore[operator]
     try:
-        hessian = measure_hessian(layer, unit[0], batches).mean() if batches else None
         solved = solve_unit(weights, hessian, job.scheme, job.stored_dtype)
     except NumericalError as error:
         raise NumericalError(f"{prefix} {', '.join(unit)}: {error}") from error
