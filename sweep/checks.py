@@ -6,6 +6,8 @@ Each check raises Refusal with the dotted key. Nothing is imported here that tak
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import ModelError, SchemeError, nearest_name
@@ -50,28 +52,21 @@ def check_study(study: StudyConfig) -> None:
         check(study)
 
 
-def num_questions(study: StudyConfig, benchmark: BenchmarkConfig) -> int | None:
-    """Problems that a trial is asked, or None when the benchmark's size is unknown without its file."""
-    spec = BENCHMARKS[benchmark.name]
-    asked = benchmark.num_problems or study.num_problems
-    size = len(_load(study, benchmark)) if benchmark.file is not None else spec.num_problems
-    if asked is None or size is None:
-        return asked or size
-    return min(asked, size)
+def num_questions(study: StudyConfig, benchmark: BenchmarkConfig) -> int:
+    """Problems that a trial is asked: what the study asks for, or as many as the benchmark has."""
+    size = _size(benchmark)
+    asked = benchmark.num_problems or study.num_problems or size or 0  # check_study has refused a study without any
+    return min(asked, size or asked)
 
 
 def launch_obstacles(study: StudyConfig) -> list[Refusal]:
-    """What a dry run may leave open but a launch needs: files of published benchmarks, weights of local models."""
-    refusals = [
-        Refusal(f"the publisher's file with the questions of {benchmark.name}", key=f"benchmarks.{index}.file")
-        for index, benchmark in enumerate(study.benchmarks)
-        if benchmark.file is None and not BENCHMARKS[benchmark.name].generated
+    """What a dry run may leave open but a launch needs: the weights of local models."""
+    must = "a folder with *.safetensors files; it has none"
+    return [
+        Refusal(must, key=f"models.{index}.path", value=str(model.path))
+        for index, model in enumerate(study.models)
+        if model.path is not None and not any(model.path.glob("*.safetensors"))
     ]
-    for index, model in enumerate(study.models):
-        if model.path is not None and not any(model.path.glob("*.safetensors")):
-            must = "a folder with *.safetensors files; it has none"
-            refusals.append(Refusal(must, key=f"models.{index}.path", value=str(model.path)))
-    return refusals
 
 
 def _check_names(study: StudyConfig) -> None:
@@ -133,30 +128,38 @@ def _check_benchmarks(study: StudyConfig) -> None:
             nearest = nearest_name(benchmark.name, BENCHMARKS)
             raise Refusal(f"one of {', '.join(BENCHMARKS)}", key=f"{key}.name", value=benchmark.name, nearest=nearest)
         if benchmark.file is not None:
-            _check_file(study, benchmark, f"{key}.file")
-        size = num_questions(study, benchmark)
-        if size is None and spec.generated:
+            _check_file(benchmark, f"{key}.file")
+        size = _size(benchmark)
+        if size is None and benchmark.num_problems is None and study.num_problems is None:
             must = f"a number of problems: {benchmark.name} is generated without end"
-            raise Refusal(must, key=f"{key}.num_problems" if study.num_problems else "num_problems")
+            raise Refusal(must, key="num_problems", value=None)
         if size is not None and benchmark.num_problems is not None and benchmark.num_problems > size:
             must = f"at most {size}, the size of {benchmark.name}"
             raise Refusal(must, key=f"{key}.num_problems", value=benchmark.num_problems)
 
 
-def _check_file(study: StudyConfig, benchmark: BenchmarkConfig, key: str) -> None:
+def _check_file(benchmark: BenchmarkConfig, key: str) -> None:
     if BENCHMARKS[benchmark.name].generated:
         raise Refusal(f"left out: {benchmark.name} is generated", key=key, value=str(benchmark.file))
     if benchmark.file is None or not benchmark.file.is_file():
         raise Refusal(f"a file with the questions of {benchmark.name}", key=key, value=str(benchmark.file))
     try:
-        _load(study, benchmark)
+        _count_problems(benchmark.name, benchmark.file)
     except EvaluateError as error:
         must = f"the publisher's file of {benchmark.name} ({error})"
         raise Refusal(must, key=key, value=str(benchmark.file)) from None
 
 
-def _load(study: StudyConfig, benchmark: BenchmarkConfig) -> Sequence[object]:
-    return load_benchmark(benchmark.name, file=benchmark.file).problems
+def _size(benchmark: BenchmarkConfig) -> int | None:
+    """Problems in the benchmark's file, or in its published set; None when they are generated without end."""
+    if benchmark.file is not None:
+        return _count_problems(benchmark.name, benchmark.file)
+    return BENCHMARKS[benchmark.name].num_problems
+
+
+@cache
+def _count_problems(name: str, file: Path) -> int:
+    return len(load_benchmark(name, file=file).problems)
 
 
 def _check_objectives(study: StudyConfig) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,7 +31,7 @@ from sweep.fields import (
     text,
     whole,
 )
-from sweep.parsing import Refusal, apply_overrides, config_error, read_study_file, refusals_of
+from sweep.parsing import Refusal, apply_overrides, config_error, read_study_file, refusals_of, valid_keys
 
 MAX_SEED = 2**31 - 2  # a baseline's second evaluation takes the next one
 Platform = Literal["cpu", "cuda"]
@@ -207,6 +207,11 @@ class StudyConfig(_Frozen):
         return "cuda" if self.engine.num_gpus > 0 else "cpu"
 
     @property
+    def baseline_seeds(self) -> tuple[int, ...]:
+        """A baseline is evaluated once for each; two show the noise floor, which greedy decoding does not have."""
+        return (self.seed, self.seed + 1) if self.sampling.temperature > 0 else (self.seed,)
+
+    @property
     def content_hash(self) -> str:
         """Equal for studies that measure the same thing, however many slots they run on."""
         content = self.model_dump(mode="json", exclude=set(RUNTIME_KEYS))
@@ -243,14 +248,3 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     except Refusal as refusal:
         raise config_error(str(path), [refusal], overridden) from None
     return study
-
-
-def valid_keys(model: type[BaseModel], place: str = "") -> dict[str, list[str]]:
-    """The keys below each dotted place of the YAML, list indices as *: {"": [...], "models.*": ["path", ...]}."""
-    keys = {place: list(model.model_fields)}
-    for name, field in model.model_fields.items():
-        for part in (field.annotation, *get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                below = f"{place}.{name}".strip(".") + ("" if part is field.annotation else ".*")
-                keys |= valid_keys(part, below)
-    return keys

@@ -99,6 +99,11 @@ def nearest_folder(folder: Path) -> str | None:
     return str(found[name]) if name else None
 
 
+def nearest_known(hub: str) -> str | None:
+    """The known Hub name most like an unknown one."""
+    return nearest_name(hub, KNOWN_CONFIGS)
+
+
 def _cached_snapshot(hub: str, revision: str) -> Path | None:
     """A Hub model's folder in the local cache, with config.json. Layout: huggingface_hub's cache guide."""
     home = os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface"

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -33,6 +33,13 @@ class Refusal(ValueError):
     def __init__(self, must: str, *, key: str = "", value: object = ..., nearest: str | None = None) -> None:
         super().__init__(must)
         self.must, self.key, self.value, self.nearest = must, key, value, nearest
+
+    @property
+    def sentence(self) -> str:
+        """KEY is VALUE, must be MUST (nearest: NAME)."""
+        is_now = "is not given" if self.value is ... else f"is {show(self.value)}"
+        nearest = f" (nearest: {self.nearest})" if self.nearest else ""
+        return f"{self.key} {is_now}, must be {self.must}{nearest}".replace("\n", " ")
 
     @classmethod
     def of(cls, error: InputError, prefix: str, context: str = "") -> Refusal:
@@ -92,9 +99,7 @@ def config_error(label: str, refusals: Iterable[Refusal], overridden: Sequence[s
     for refusal in refusals:
         here = any(f"{refusal.key}.".startswith(f"{key}.") or key.startswith(f"{refusal.key}.") for key in overridden)
         source = f"{label} and the command line" if here else label
-        is_now = "is not given" if refusal.value is ... else f"is {show(refusal.value)}"
-        nearest = f" (nearest: {refusal.nearest})" if refusal.nearest else ""
-        lines.append(f"{source}: {refusal.key} {is_now}, must be {refusal.must}{nearest}".replace("\n", " "))
+        lines.append(f"{source}: {refusal.sentence}")
     if len(lines) > MAX_LINES:
         lines[MAX_LINES - 1] += f" (and {len(lines) - MAX_LINES} more)"
     return ConfigError("\n".join(lines[:MAX_LINES]))
@@ -104,6 +109,17 @@ def refusals_of(error: ValidationError, valid_keys: Mapping[str, Sequence[str]])
     """What pydantic found, in the form of our own faults. valid_keys: the keys below each dotted place, "" at the top;
     list indices are written as *."""
     return [_refusal(dict(detail), valid_keys) for detail in error.errors(include_url=False)]
+
+
+def valid_keys(model: type[BaseModel], place: str = "") -> dict[str, list[str]]:
+    """The keys below each dotted place of the YAML, list indices as *: {"": [...], "models.*": ["path", ...]}."""
+    keys = {place: list(model.model_fields)}
+    for name, field in model.model_fields.items():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                below = f"{place}.{name}".strip(".") + ("" if part is field.annotation else ".*")
+                keys |= valid_keys(part, below)
+    return keys
 
 
 def show(value: object) -> str:

@@ -1,0 +1,190 @@
+"""The command line: python -m sweep launch | resume | status | pareto | ui.
+
+Exit codes: 0 all trials complete, 1 some failed, 2 a study that cannot be run or a wrong command. Only what a plan
+needs is imported before the plan stands; Ray, vLLM, torch and MLflow come after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from compress.errors import nearest_name
+from sweep.errors import SweepError
+
+PROGRAM = "python -m sweep"
+MIN_WIDTH = 120  # of the plan's table where the output is no terminal
+INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Which compressed version of a large reasoning model should you run? One sweep over bits, sparsity and base "
+    "models, scored on accuracy and tokens per question.",
+    epilog="Begin with: python -m sweep launch conf/quickstart.yaml --dry-run",
+)
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name; without it, the latest.")]
+
+
+@app.command(epilog="Exit codes: 0 all trials complete, 1 some failed, 2 the study cannot be run as it is written.")
+def launch(
+    conf: Annotated[Path, typer.Argument(metavar="CONF", help="The study's YAML, such as conf/quickstart.yaml.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted keys of the YAML with other values; lists by index."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; start and write nothing.")] = False,
+    as_json: AsJson = False,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A Ray cluster to join, such as ray://head:10001; default: here.")
+    ] = None,
+) -> int:
+    """Run a study: compress, serve and score every trial, then show the Pareto front.
+
+    Look first (no GPU is taken, nothing is written):
+
+    [bold]python -m sweep launch conf/quickstart.yaml --dry-run[/bold]
+
+    Change keys without touching the file; an unquoted 2:4 is a pattern, two non-zeros of every four:
+
+    [bold]python -m sweep launch conf/quickstart.yaml study=mine num_problems=40 models.0.path=my/model
+    'space=\\[{method: sparsegpt, sparsity: \\[0.5, 2:4]}]'[/bold]
+
+    Search instead of trying everything:
+
+    [bold]python -m sweep launch conf/quickstart.yaml 'search={algorithm: tpe, num_trials: 12}'[/bold]
+    """
+    from sweep.config import load_study
+    from sweep.plan import make_plan
+
+    study = load_study(conf, overrides or [])
+    plan = make_plan(study)
+    if dry_run:
+        print(json.dumps(plan.to_json(), indent=2)) if as_json else _print_plan(plan)
+        return 0
+    from sweep.checks import launch_obstacles
+    from sweep.parsing import config_error
+
+    if obstacles := launch_obstacles(study):
+        raise config_error(str(conf), obstacles)
+    if not as_json:
+        _print_plan(plan)
+    from sweep.launch import launch_study
+
+    code: int = launch_study(study, plan, config_path=conf, address=address, as_json=as_json)
+    return code
+
+
+@app.command()
+def resume(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The name after study: in its YAML.")],
+    address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster to join; default: here.")] = None,
+) -> int:
+    """Finish a study that was interrupted. Checkpoints and answers that exist are kept, not made again.
+
+    [bold]python -m sweep resume quickstart[/bold]
+    """
+    from sweep.launch import resume_study
+
+    code: int = resume_study(study, address=address)
+    return code
+
+
+@app.command()
+def status(study: StudyName = None, as_json: AsJson = False) -> int:
+    """Show how far a study is: trials done, running and failed, and the cause of each failure.
+
+    [bold]python -m sweep status quickstart[/bold]
+    """
+    from sweep.report import print_status
+
+    code: int = print_status(study, as_json=as_json)
+    return code
+
+
+@app.command()
+def pareto(
+    study: StudyName = None,
+    as_json: AsJson = False,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the front into this file too.")] = None,
+) -> int:
+    """Show a study's table and its Pareto front.
+
+    [bold]python -m sweep pareto quickstart --picture front.png[/bold]
+    """
+    from sweep.report import print_pareto
+
+    code: int = print_pareto(study, as_json=as_json, picture=picture)
+    return code
+
+
+@app.command()
+def ui() -> int:
+    """Open MLflow on the results of all studies.
+
+    [bold]python -m sweep ui[/bold]
+    """
+    from sweep.tracking import open_ui
+
+    code: int = open_ui()
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; refusals are at most three lines on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return int(app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False) or 0)
+    except SweepError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except typer.TyperException as error:
+        print(_usage_line(error), file=sys.stderr)
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _print_plan(plan: Any) -> None:
+    from sweep.plan import render_plan
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, emoji=False, width=max(console.width, MIN_WIDTH))
+    for part in render_plan(plan):
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def _usage_line(error: typer.TyperException) -> str:
+    """What is wrong with the command, the nearest right name, and where to read on."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else PROGRAM
+    message = " ".join(error.format_message().split())
+    option = getattr(error, "option_name", None)
+    if option is not None and context is not None:
+        options = [
+            name for param in context.command.get_params(context) for name in param.opts if name.startswith("--")
+        ]
+        nearest = nearest_name(option, options)
+        hint = f" (nearest: {nearest})" if nearest else ""
+        message = f"option {option} is unknown, must be one of {', '.join(options)}{hint}"
+    elif context is not None and message.startswith("No such command") and "Did you mean" not in message:
+        message += f" Must be one of {', '.join(context.command.list_commands(context))}."
+    return f"{command}: {message.rstrip('.')}. See {command} --help."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
