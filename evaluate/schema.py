@@ -25,6 +25,13 @@ class Kind(StrEnum):
     KNOWLEDGE = "knowledge"
 
 
+class Prompting(StrEnum):
+    """How a question is sent: as a chat message (the server renders its template) or as raw text."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One question. `reference` holds the accepted string or strings; `options` the text that lists the choices."""
@@ -81,7 +88,8 @@ class Endpoint:
 class Answer:
     """One finished request, as it stands on one line of answers.jsonl.
 
-    `think_tokens` is null unless somebody who holds the tokenizer, or the server, counted them.
+    `think_tokens` is null unless the server, which holds the tokenizer, counted them. `key` is a hash of all that
+    determined the request and its grading: an answer is reused only for the same key.
     """
 
     benchmark: str
@@ -100,3 +108,4 @@ class Answer:
     seed: int
     latency_s: float
     f1: float | None = None
+    key: str = ""

@@ -1,0 +1,179 @@
+"""A folder of answers that survives a kill: one flushed line per finished answer, and what they were asked with.
+
+answers.jsonl   one line per (benchmark, problem, sample), in the order of completion; never rewritten but to cut a
+                torn last line or to drop errors before they are asked again
+spec.json       model, prompting, sampling, settings, benchmarks: another one is refused, naming the difference
+summary.json    the numbers, a pure function of the two
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from evaluate.errors import BadInput
+from evaluate.schema import Answer, Outcome
+
+ANSWERS, SPEC, SUMMARY = "answers.jsonl", "spec.json", "summary.json"
+Place = tuple[str, str, int]  # benchmark, problem_id, sample
+
+_FIELDS = tuple(f.name for f in fields(Answer))
+
+
+def place_of(answer: Answer) -> Place:
+    """Where an answer stands: there is one finished answer for each place."""
+    return answer.benchmark, answer.problem_id, answer.sample
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Reads the answers of a folder (or of its answers.jsonl), a torn last line left out; [] where there is none.
+
+    Raises BadInput naming the line that is no answer.
+    """
+    path = path / ANSWERS if path.is_dir() else path
+    return [_parse_line(path, i, line) for i, line in enumerate(_read_lines(path)[0], start=1)]
+
+
+def _read_lines(path: Path) -> tuple[list[bytes], bool]:
+    """The whole lines of a file, and whether its last one is torn. A last line that only lacks its end is whole."""
+    if not path.exists():
+        return [], False
+    *lines, last = path.read_bytes().split(b"\n")
+    if last and _is_whole(last):
+        return [*lines, last], True
+    return lines, bool(last)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> Answer:
+    try:
+        values = json.loads(line)
+        answer = Answer(**{name: values[name] for name in _FIELDS if name in values})
+        outcome = Outcome(answer.outcome)
+    except (ValueError, TypeError):
+        raise BadInput(f"{path}: line {number}: is no answer; restore the file or use another folder") from None
+    return Answer(**{**asdict(answer), "outcome": outcome})
+
+
+def _line(answer: Answer) -> bytes:
+    return json.dumps(asdict(answer)).encode() + b"\n"
+
+
+def check_spec(folder: Path, spec: Mapping[str, Any]) -> None:
+    """Raises BadInput when the folder's answers were asked with another spec; touches nothing.
+
+    Benchmarks may be added and widened; what must stay is model, prompting, sampling, settings and graders.
+    """
+    path = folder / SPEC
+    if not path.exists():
+        if (folder / ANSWERS).exists():
+            raise BadInput(f"{folder}: holds {ANSWERS} without its {SPEC}; use another folder")
+        return
+    try:
+        stored = json.loads(path.read_text())
+        differences = _differences(stored, json.loads(json.dumps(spec)))
+    except (ValueError, AttributeError):
+        raise BadInput(f"{path}: is no spec; restore the file or use another folder") from None
+    if differences:
+        raise BadInput(f"{path}: these answers were asked with {'; '.join(differences)}; use another folder")
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(stored.keys() | asked.keys()):
+        name, old, new = f"{prefix}{key}", stored.get(key), asked.get(key)
+        if name == "benchmarks":
+            old, new = old or {}, new or {}
+            shared = old.keys() & new.keys()
+            found += [d for b in sorted(shared) for d in _differences(_fixed(old[b]), _fixed(new[b]), f"{b}.")]
+        elif isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{name}.")
+        elif old != new:
+            found.append(f"{name} {json.dumps(old)}, not {json.dumps(new)}")
+    return found
+
+
+def _fixed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a benchmark may not change; its extent and source may, its questions are compared one by one."""
+    return {"grader": benchmark.get("grader")}
+
+
+def check_keys(folder: Path, answers: Sequence[Answer], keys: Mapping[Place, str]) -> None:
+    """Raises BadInput when a stored answer was given to another question, or graded by another reference."""
+    for answer in answers:
+        expected = keys.get(place_of(answer))
+        if expected is not None and answer.key != expected:
+            raise BadInput(
+                f"{folder / ANSWERS}: {answer.benchmark} problem {answer.problem_id!r} was asked with another question"
+                " or reference; use another folder"
+            )
+
+
+class AnswerStore:
+    """Appends finished answers to a folder; a second writer is refused. Use it in `with`."""
+
+    def __init__(self, folder: Path, spec: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._spec = spec
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            check_spec(self._folder, self._spec)
+            self._write_spec()
+            _drop_unfinished(self._folder / ANSWERS)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise BadInput(f"{self._folder}: another run is writing here; wait for it or use another folder") from None
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._file = (self._folder / ANSWERS).open("ab", buffering=0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        os.close(self._lock)
+
+    def append(self, answer: Answer) -> None:
+        """Writes one line, at once and whole."""
+        self._file.write(_line(answer))
+
+    def _write_spec(self) -> None:
+        path = self._folder / SPEC
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        benchmarks = {**stored.get("benchmarks", {}), **self._spec["benchmarks"]}
+        write_json(path, {**self._spec, "benchmarks": benchmarks})
+
+
+def _drop_unfinished(path: Path) -> None:
+    """Cuts a torn last line and drops error answers; every other line keeps its bytes and its place."""
+    lines, is_torn = _read_lines(path)
+    kept = [line for i, line in enumerate(lines, 1) if _parse_line(path, i, line).outcome is not Outcome.ERROR]
+    if is_torn or len(kept) < len(lines):
+        _replace(path, b"".join(line + b"\n" for line in kept))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes indented JSON in one step: a reader sees the old file or the new one."""
+    _replace(path, json.dumps(value, indent=2).encode() + b"\n")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
