@@ -22,6 +22,7 @@ from typing import Any, Self
 import httpx
 
 from evaluate.errors import EndpointUnavailable, ModelNotServed, nearest
+from evaluate.replies import Reply, missing_part, read_reply
 from evaluate.schema import Endpoint, Prompting, Sampling
 
 CONNECT_TIMEOUT_S = 10.0
@@ -42,20 +43,6 @@ class RetryPolicy:
         """Seconds to wait after the `num_failed`-th failure (from 1); the server's Retry-After is a lower bound."""
         backoff = min(self.first_delay_s * 2.0 ** (num_failed - 1), self.max_delay_s) * random.uniform(1.0, 1.25)
         return max(backoff, min(retry_after_s or 0.0, self.max_retry_after_s))
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What became of one request; `error` is None exactly when the server returned a completion."""
-
-    completion: str | None = None
-    reasoning: str | None = None
-    finish_reason: str | None = None
-    completion_tokens: int | None = None
-    think_tokens: int | None = None
-    prompt_tokens: int | None = None
-    error: str | None = None
-    latency_s: float = 0.0
 
 
 class _FaultError(Exception):
@@ -137,7 +124,7 @@ class Client:
             if fault.is_unreachable:
                 raise EndpointUnavailable(f"{self._url}: {fault}; run again to go on from here") from None
             return Reply(error=str(fault), latency_s=time.monotonic() - start)
-        return _read_reply(document, time.monotonic() - start)
+        return read_reply(document, time.monotonic() - start)
 
     def _request(self, prompt: str, seed: int) -> tuple[str, dict[str, Any]]:
         common = {
@@ -201,57 +188,16 @@ def _connect(url: str, api_key_env: str, concurrency: int) -> httpx.AsyncClient:
 
 
 def _parse(response: httpx.Response, *, is_completion: bool) -> dict[str, Any]:
-    """The JSON object of a 2xx response. Raises _FaultError when it is none, or no completion where one was asked for."""
+    """The JSON object of a 2xx response. Raises _FaultError when it is none, or not the completion asked for."""
     try:
         document = json.loads(response.content)
     except ValueError:
         raise _FaultError(f"HTTP {response.status_code} with a body that is no JSON") from None
     if not isinstance(document, dict):
         raise _FaultError(f"HTTP {response.status_code} with {type(document).__name__} instead of an object")
-    if is_completion and (lack := _lack(document)):
+    if is_completion and (lack := missing_part(document)):
         raise _FaultError(f"HTTP {response.status_code} without {lack}: {response.text[:120]!r}")
     return document
-
-
-def _lack(document: dict[str, Any]) -> str | None:
-    """What a document lacks to be a completion; no text at all is one only where the limit cut the thinking short."""
-    choices = document.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return "choices"
-    choice = choices[0]
-    message = choice.get("message", choice)
-    if not isinstance(message, dict):
-        return "a message"
-    text = message.get("content", message.get("text"))
-    if isinstance(text, str) or (text is None and (choice.get("finish_reason") == "length" or _reasoning(message))):
-        return None
-    return "a text"
-
-
-def _read_reply(document: dict[str, Any], latency_s: float) -> Reply:
-    choice = document["choices"][0]
-    message = choice.get("message", choice)
-    usage = document.get("usage") or {}
-    details = usage.get("completion_tokens_details") or {}
-    return Reply(
-        completion=message.get("content", message.get("text")),
-        reasoning=_reasoning(message),
-        finish_reason=choice.get("finish_reason"),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        think_tokens=_count(details.get("reasoning_tokens")),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        latency_s=latency_s,
-    )
-
-
-def _reasoning(message: dict[str, Any]) -> str | None:
-    """The thinking that a server's reasoning parser split off (vLLM: `reasoning`, formerly `reasoning_content`)."""
-    value = message.get("reasoning") or message.get("reasoning_content")
-    return value if isinstance(value, str) else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _describe(response: httpx.Response) -> str:

@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluate.benchmarks import Benchmark
-from evaluate.client import Client, Reply, RetryPolicy
 from evaluate.grading import GRADER_VERSION
 from evaluate.metrics import BenchmarkSummary, summarize
+from evaluate.replies import Reply
 from evaluate.schema import Answer, Endpoint, Grade, Kind, Outcome, Problem, Prompting, Sampling
 from evaluate.store import SUMMARY, AnswerStore, Place, check_keys, check_spec, place_of, read_answers, write_json
+
+if TYPE_CHECKING:
+    from evaluate.client import Client, RetryPolicy
 
 NO_SETTINGS: Mapping[str, object] = {}
 
@@ -64,7 +67,7 @@ async def run_benchmarks(
     concurrency: int = 64,
     on_answer: Callable[[Answer], None] | None = None,
     settings: Mapping[str, object] = NO_SETTINGS,
-    retry: RetryPolicy | None = None,
+    retry: "RetryPolicy | None" = None,
 ) -> RunSummary:
     """Asks what `output` does not hold yet, then summarizes; all benchmarks share one pool of `concurrency` workers.
 
@@ -76,6 +79,8 @@ async def run_benchmarks(
     requests = list(make_requests(benchmarks, sampling, spec))
     check_spec(output, spec)
     if pending_requests(requests, output):
+        from evaluate.client import Client  # httpx takes a quarter of a second to import
+
         async with Client(endpoint, sampling, prompting, concurrency=concurrency, retry=retry) as client:
             await client.check_model()
             with AnswerStore(output, spec) as store:
@@ -166,7 +171,7 @@ def summarize_run(
 
 
 async def _ask_all(
-    client: Client, pending: Sequence[Request], concurrency: int, record: Callable[[Answer], None]
+    client: "Client", pending: Sequence[Request], concurrency: int, record: Callable[[Answer], None]
 ) -> None:
     """Works the requests off with a bounded pool; the first exception stops all workers."""
     queue = iter(pending)

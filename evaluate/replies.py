@@ -1,0 +1,65 @@
+"""What an OpenAI-compatible server returns for a chat message or a raw prompt, read into one shape."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of one request; `error` is None exactly when the server returned a completion."""
+
+    completion: str | None = None
+    reasoning: str | None = None
+    finish_reason: str | None = None
+    completion_tokens: int | None = None
+    think_tokens: int | None = None
+    prompt_tokens: int | None = None
+    error: str | None = None
+    latency_s: float = 0.0
+
+
+def missing_part(document: dict[str, Any]) -> str | None:
+    """What a document lacks to be a completion; no text at all is one only where the limit cut the thinking short."""
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return "choices"
+    choice = choices[0]
+    message = choice.get("message", choice)
+    if not isinstance(message, dict):
+        return "a message"
+    text = message.get("content", message.get("text"))
+    if isinstance(text, str) or (text is None and (choice.get("finish_reason") == "length" or _reasoning(message))):
+        return None
+    return "a text"
+
+
+def read_reply(document: dict[str, Any], latency_s: float) -> Reply:
+    """Reads a document that lacks nothing; latency_s: seconds from the first try to its arrival."""
+    choice = document["choices"][0]
+    message = choice.get("message", choice)
+    usage = _mapping(document.get("usage"))
+    details = _mapping(usage.get("completion_tokens_details"))
+    reason = choice.get("finish_reason")
+    return Reply(
+        completion=message.get("content", message.get("text")),
+        reasoning=_reasoning(message),
+        finish_reason=reason if isinstance(reason, str) else None,
+        completion_tokens=_count(usage.get("completion_tokens")),
+        think_tokens=_count(details.get("reasoning_tokens")),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        latency_s=latency_s,
+    )
+
+
+def _reasoning(message: dict[str, Any]) -> str | None:
+    """The thinking that a server's reasoning parser split off (vLLM: `reasoning`, formerly `reasoning_content`)."""
+    value = message.get("reasoning") or message.get("reasoning_content")
+    return value if isinstance(value, str) else None
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
