@@ -1,4 +1,7 @@
-"""A request to compress, checked before any work: everything that can be refused is refused here."""
+"""A request to compress, checked before any work: everything that can be refused is refused here.
+
+Importing this module imports no torch, so that most refusals come at once.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from compress.calibration import Calibration, calibration_rows
 from compress.checkpoint import check_absent, check_weights, read_config
 from compress.errors import CalibrationError, FormatError, InputError, ModelError
@@ -16,6 +17,7 @@ from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape, pac
 from compress.size import Shapes, linear_shapes
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -46,17 +48,25 @@ def check_job(
     platform: Platform | None = None,
 ) -> Job:
     """Raises InputError (its subclasses say what about) for a request that cannot be met."""
+    config, shapes = check_without_torch(model, out, scheme, calibration)
+    chosen = _choose_format(format, scheme, platform or _default_platform(), shapes)
+    chosen_device = _parse_device(device)
+    rows = _tokenize(model, config, calibration) if calibration else []
+    return Job(model, scheme, config, shapes, rows, chosen, chosen_device, _stored_dtype(config))
+
+
+def check_without_torch(
+    model: Path, out: Path, scheme: Scheme, calibration: Calibration | None
+) -> tuple[dict[str, Any], Shapes]:
+    """The part of check_job that is quick: the model's config and shapes. Raises InputError."""
+    if scheme.needs_calibration and calibration is None:
+        raise CalibrationError("calibration", "missing", f"a .txt or .jsonl file for {scheme.method}")
     check_absent(out)
     config = read_config(model)
     shapes = check_weights(model, config)
     for name, (num_rows, num_columns) in linear_shapes(shapes).items():
         check_shape(scheme, name, num_rows, num_columns)
-    if scheme.needs_calibration and calibration is None:
-        raise CalibrationError("calibration", "missing", f"a .txt or .jsonl file for {scheme.method}")
-    chosen = _choose_format(format, scheme, platform or _default_platform(), shapes)
-    chosen_device = _parse_device(device)
-    rows = _tokenize(model, config, calibration) if calibration else []
-    return Job(model, scheme, config, shapes, rows, chosen, chosen_device, _stored_dtype(config))
+    return config, shapes
 
 
 def _choose_format(wanted: CheckpointFormat, scheme: Scheme, platform: Platform, shapes: Shapes) -> CheckpointFormat:
@@ -69,10 +79,14 @@ def _choose_format(wanted: CheckpointFormat, scheme: Scheme, platform: Platform,
 
 
 def _default_platform() -> Platform:
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _parse_device(device: str | None) -> torch.device:
+    import torch
+
     name = device or _default_platform()
     try:
         parsed = torch.device(name)
@@ -86,6 +100,8 @@ def _parse_device(device: str | None) -> torch.device:
 
 
 def _stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
+    import torch
+
     name = config.get("dtype") or config.get("torch_dtype")
     return torch.float16 if name == "float16" else torch.bfloat16
 
