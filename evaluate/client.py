@@ -26,6 +26,7 @@ from evaluate.replies import Reply, missing_part, read_reply
 from evaluate.schema import Endpoint, Prompting, Sampling
 
 CONNECT_TIMEOUT_S = 10.0
+NUM_FIRST_CONTACTS = 3  # a wrong URL is told within a second
 KEEPALIVE_EXPIRY_S = 2.0  # below uvicorn's 5 s, so that no request meets a connection about to be closed
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
@@ -95,7 +96,8 @@ class Client:
         except _RefusalError as refusal:
             if str(refusal).startswith(("HTTP 404", "HTTP 405")):
                 return
-            raise EndpointUnavailable(f"{self._url}/models: {refusal}; {self._key_hint()}") from None
+            hint = f"; the API key is read from ${self._endpoint.api_key_env}" if "HTTP 40" in str(refusal) else ""
+            raise EndpointUnavailable(f"{self._url}/models: {refusal}{hint}") from None
         except _FaultError as fault:
             raise EndpointUnavailable(
                 f"{self._url}: {fault}; is the server running, does the URL end in /v1?"
@@ -146,7 +148,8 @@ class Client:
                 return await self._try(method, path, body)
             except _FaultError as fault:
                 num_failed, has_connected = num_failed + 1, has_connected or not fault.is_unreachable
-                if num_failed >= self._retry.num_tries:
+                is_first_contact = body is None and not has_connected
+                if num_failed >= (NUM_FIRST_CONTACTS if is_first_contact else self._retry.num_tries):
                     fault.is_unreachable = not has_connected
                     raise
                 delay_s = self._retry.delay_s(num_failed, fault.retry_after_s)
@@ -166,9 +169,6 @@ class Client:
         if not response.is_success:
             raise _RefusalError(_describe(response))
         return _parse(response, is_completion=body is not None)
-
-    def _key_hint(self) -> str:
-        return f"the API key is read from the environment variable {self._endpoint.api_key_env}"
 
 
 def _connect(url: str, api_key_env: str, concurrency: int) -> httpx.AsyncClient:

@@ -1,0 +1,206 @@
+"""The command line: `python -m evaluate run` asks a server, `python -m evaluate grade` grades completions at hand.
+
+Exit codes: 0 done, 1 done but some requests failed, 2 bad input (one line on stderr says which), 130 interrupted.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from evaluate.benchmarks import BENCHMARKS, Benchmark, find_spec, load_benchmark
+from evaluate.errors import BadInput, EvaluateError, nearest
+from evaluate.metrics import BenchmarkSummary
+from evaluate.schema import Endpoint, Prompting, Sampling
+
+DEFAULT_NUM_GENERATED = 100
+
+_RUN_EXAMPLES = """examples:
+  python -m evaluate run --endpoint http://127.0.0.1:8000/v1 --model my-model \\
+      --benchmark temporal --benchmark arithmetic --num-problems 100 --output answers/my-model
+  python -m evaluate run --endpoint http://127.0.0.1:8000/v1 --model my-model \\
+      --benchmark aime=aime24.jsonl --benchmark folio --max-tokens 32768 --output answers/my-model
+
+Run it again with the same arguments to go on where it stopped: finished answers are never asked again, failed
+requests are. DIR/answers.jsonl holds every answer raw, DIR/summary.json the numbers."""
+
+_GRADE_EXAMPLES = """each line of FILE.jsonl:
+  {"completion": TEXT or null, "finish_reason": TEXT or null, "reference": TEXT or [TEXT, ...]}
+  where letters are asked for, "options" too: "Options:\\n(A) 6pm to 9pm\\n(B) 7am to 11am"
+each line on stdout, in the same order:
+  {"outcome": ..., "answer": ..., "rule": ...}, for musique and recall "f1" too
+
+outcomes: correct, incorrect, no_answer (nothing committed after the thinking), truncated (finish_reason is length),
+error (no completion). The exit code is 0 whatever the grades."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, with the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
+        options = [o for action in self._actions for o in action.option_strings]
+        self.exit(2, f"error: {message}{nearest(unknown, options)} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except EvaluateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished answers are kept, run again to go on", file=sys.stderr)
+        return 130
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="python -m evaluate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(metavar="{run,grade}", required=True)
+    run, grade = (
+        commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        for name, text, epilog in (
+            ("run", "ask a served model the questions of some benchmarks, grade and summarize", _RUN_EXAMPLES),
+            ("grade", "grade completions from a file, one JSON object a line, without any model", _GRADE_EXAMPLES),
+        )
+    )
+    _add_run_arguments(run)
+    grade.add_argument("--benchmark", required=True, metavar="NAME", help=f"whose grader: {', '.join(BENCHMARKS)}")
+    grade.add_argument("file", type=Path, metavar="FILE.jsonl", help="the completions")
+    grade.add_argument("--json", action="store_true", help="only the output lines on stdout, no closing count")
+    run.set_defaults(command=_run)
+    grade.set_defaults(command=_grade)
+    return parser.parse_args(argv)
+
+
+def _add_run_arguments(run: argparse.ArgumentParser) -> None:
+    add = run.add_argument
+    add(
+        "--endpoint",
+        required=True,
+        metavar="URL",
+        help="an OpenAI-compatible server, up to its version: http://HOST/v1",
+    )
+    add("--model", required=True, metavar="NAME", help="the model's name on that server")
+    add(
+        "--benchmark",
+        required=True,
+        action="append",
+        metavar="NAME[=FILE]",
+        help=f"repeatable; {', '.join(BENCHMARKS)}; FILE as its publisher writes it, else from the Hugging Face hub",
+    )
+    add("--output", required=True, type=Path, metavar="DIR", help="folder of the answers; an existing one is resumed")
+    add("--num-problems", type=_number(int, 1, 10**6), metavar="N", help="at most N of each (generated ones: 100)")
+    add(
+        "--max-tokens", type=_number(int, 1, 10**7), default=32768, metavar="N", help="per answer (default %(default)s)"
+    )
+    add("--temperature", type=_number(float, 0, 10), default=0.6, metavar="T", help="0 is greedy (default %(default)s)")
+    add("--top-p", type=_number(float, 1e-6, 1), default=0.95, metavar="P", help="default %(default)s")
+    add("--seed", type=_number(int, 0, 2**31 - 1), default=0, metavar="S", help="of the sampling (default %(default)s)")
+    add("--num-completions", type=_number(int, 1, 10**4), default=1, metavar="K", help="samples a problem (default 1)")
+    add("--concurrency", type=_number(int, 1, 10**4), default=64, metavar="N", help="requests at once (default 64)")
+    add("--prompting", type=_prompting, default=Prompting.CHAT, metavar="{chat,completion}", help="default chat")
+    add(
+        "--api-key-env", default="OPENAI_API_KEY", metavar="NAME", help="variable with the key (default OPENAI_API_KEY)"
+    )
+    add("--json", action="store_true", help="print summary.json on stdout instead of a table")
+
+
+def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"is {text!r}, must be {noun} from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _prompting(text: str) -> Prompting:
+    if text not in list(Prompting):
+        raise argparse.ArgumentTypeError(f"is {text!r}, must be chat or completion")
+    return Prompting(text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from evaluate.progress import Progress
+    from evaluate.runner import run_benchmarks
+
+    benchmarks = _load(arguments.benchmark, arguments.num_problems)
+    sampling = Sampling(
+        arguments.max_tokens, arguments.temperature, arguments.top_p, arguments.seed, arguments.num_completions
+    )
+    num_answers = sum(len(b.problems) for b in benchmarks) * sampling.num_completions
+    heads = [f"{b.name}: {len(b.problems)} problems, {b.source}, {b.license}" for b in benchmarks]
+    with Progress(num_answers, sys.stderr, heads) as progress:
+        summary = asyncio.run(
+            run_benchmarks(
+                Endpoint(arguments.endpoint, arguments.model, arguments.api_key_env),
+                benchmarks,
+                sampling,
+                arguments.output,
+                prompting=arguments.prompting,
+                concurrency=arguments.concurrency,
+                on_answer=progress.count,
+            )
+        )
+    print(json.dumps(summary.to_json(), indent=2) if arguments.json else _table(summary.benchmarks))
+    if summary.num_errors:
+        print(f"{summary.num_errors} requests failed, see `error` in {arguments.output}/answers.jsonl", file=sys.stderr)
+    return 1 if summary.num_errors else 0
+
+
+def _load(names: Sequence[str], num_problems: int | None) -> list[Benchmark]:
+    """Loads NAME[=FILE] arguments. Raises BadInput."""
+    benchmarks: list[Benchmark] = []
+    for argument in names:
+        name, has_file, file = argument.partition("=")
+        if any(b.name == name for b in benchmarks):
+            raise BadInput(f"--benchmark {name}: stands there twice, must be given once")
+        default = DEFAULT_NUM_GENERATED if find_spec(name).generated else None
+        benchmark = load_benchmark(name, file=Path(file) if has_file else None, num_problems=num_problems or default)
+        benchmarks.append(benchmark)
+    return benchmarks
+
+
+def _table(parts: Sequence[BenchmarkSummary]) -> str:
+    counted = ("truncated", "no_answer", "error")
+    heads = "".join(f"{name:>11}" for name in ("tokens", *counted))
+    lines = [f"{'benchmark':<20}{'accuracy':>9}  {'95 % interval':<15}{heads}"]
+    for part in parts:
+        low, high, tokens = part.accuracy_low, part.accuracy_high, part.tokens_per_question.mean
+        interval = f"{low:.3f} - {high:.3f}" if low is not None and high is not None else "-"
+        counts = "".join(f"{part.outcomes[key]:>11}" for key in counted)
+        accuracy = "-" if part.accuracy is None else f"{part.accuracy:.3f}"
+        lines.append(
+            f"{part.name:<20}{accuracy:>9}  {interval:<15}{'-' if tokens is None else f'{tokens:.0f}':>11}{counts}"
+        )
+    return "\n".join(lines)
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    from evaluate.grade_file import grade_file
+
+    return grade_file(arguments.benchmark, arguments.file, sys.stdout, closing_count=not arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Grades a file of completions: one JSON object a line in, one a line out, in order."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, TextIO
+
+from evaluate.benchmarks import BenchmarkSpec, find_spec
+from evaluate.errors import BadInput
+from evaluate.grading import AnswerType, grade, invalid_reference
+from evaluate.schema import Grade
+
+
+def grade_file(benchmark: str, path: Path, out: TextIO, *, closing_count: bool) -> int:
+    """Writes one grade a line, and a count at the end if asked for; returns the exit code 0.
+
+    The whole file is read before the first grade is written. Raises BadInput naming file, line and key.
+    """
+    spec = find_spec(benchmark)
+    grades = [_grade(spec, record) for record in _read(path, spec)]
+    for verdict in grades:
+        print(json.dumps(_to_json(spec, verdict)), file=out)
+    if closing_count:
+        counts = Counter(g.outcome.value for g in grades)
+        print(f"{len(grades)} graded: {', '.join(f'{n} {outcome}' for outcome, n in counts.most_common())}", file=out)
+    return 0
+
+
+def _grade(spec: BenchmarkSpec, record: dict[str, Any]) -> Grade:
+    reference = record["reference"]
+    accepted = reference if isinstance(reference, str) else tuple(reference)
+    return grade(spec.answer_type, record["completion"], record["finish_reason"], accepted, record.get("options"))
+
+
+def _to_json(spec: BenchmarkSpec, verdict: Grade) -> dict[str, Any]:
+    line = {"outcome": verdict.outcome.value, "answer": verdict.answer, "rule": verdict.rule}
+    return {**line, "f1": verdict.f1} if spec.answer_type is AnswerType.SPAN else line
+
+
+def _read(path: Path, spec: BenchmarkSpec) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    if lines == [""]:
+        raise BadInput(f"{path}: is empty, must hold one JSON object a line")
+    return [_parse(f"{path}: line {i}", line, spec) for i, line in enumerate(lines, start=1)]
+
+
+def _parse(where: str, line: str, spec: BenchmarkSpec) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{where}: no valid JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise BadInput(f"{where}: is {line.strip()[:40]}, must be an object")
+    for key in ("completion", "finish_reason", "reference"):
+        if key not in record:
+            raise BadInput(f"{where}: key {key!r} is missing")
+    for key in ("completion", "finish_reason", "options"):
+        if not isinstance(record.get(key), str | None):
+            raise BadInput(f"{where}: key {key!r} is {json.dumps(record[key])[:40]}, must be a text or null")
+    _check_reference(where, record, spec)
+    return record
+
+
+def _check_reference(where: str, record: dict[str, Any], spec: BenchmarkSpec) -> None:
+    reference = record["reference"]
+    accepted = [reference] if isinstance(reference, str) else reference
+    if not isinstance(accepted, list) or not accepted or not all(isinstance(r, str) for r in accepted):
+        must = "a text or a list of at least one text"
+        raise BadInput(f"{where}: key 'reference' is {json.dumps(reference)[:40]}, must be {must}")
+    for text in accepted:
+        if must_be := invalid_reference(spec.answer_type, text, record.get("options")):
+            raise BadInput(f"{where}: key 'reference' is {json.dumps(text)[:40]}, must be {must_be}")
