@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compress.calibration import MAX_LENGTH, MAX_SAMPLES, MAX_SEED, load_calibration
 from compress.errors import CompressError, InputError, nearest_name
 from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
 
@@ -57,9 +58,9 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="FILE.txt is joined and cut into rows; FILE.jsonl has text or messages."),
     ] = None,
-    num_samples: Annotated[int, typer.Option(help="Calibration rows.")] = 128,
-    max_seq_length: Annotated[int, typer.Option(help="Tokens of a row, at most.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
+    num_samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Calibration rows.")] = 128,
+    max_seq_length: Annotated[int, typer.Option(min=1, max=MAX_LENGTH, help="Tokens of a row, at most.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Which rows are drawn.")] = 0,
     format: Annotated[
         str, typer.Option(help="packed, dequantized (16-bit values), or auto: packed where vLLM has a kernel.")
     ] = "auto",
@@ -100,7 +101,6 @@ def run(
     target: Platform | None = None
     if platform is not None:
         target = "cuda" if _one_of("platform", platform, ["cpu", "cuda"]) == "cuda" else "cpu"
-    from compress.calibration import load_calibration
     from compress.job import check_without_torch
 
     texts = None

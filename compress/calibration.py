@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Conversation = Sequence[Mapping[str, str]]
-MAX_SAMPLES, MAX_LENGTH = 1_000_000, 1_048_576
+MAX_SAMPLES, MAX_LENGTH, MAX_SEED = 1_000_000, 1_048_576, 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class Calibration:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, high in (("num_samples", MAX_SAMPLES), ("max_seq_length", MAX_LENGTH)):
+        ranges = (("num_samples", 1, MAX_SAMPLES), ("max_seq_length", 1, MAX_LENGTH), ("seed", 0, MAX_SEED))
+        for key, low, high in ranges:
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
-                raise CalibrationError(key, value, f"a whole number from 1 to {high}")
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise CalibrationError(key, value, f"a whole number from {low} to {high}")
         if bool(self.texts) == bool(self.conversations):
             given = "both" if self.texts else "empty"
             raise CalibrationError("calibration", given, "texts or conversations, at least one")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import InputError, ModelError
+from compress.errors import InputError, ModelError, nearest_name
 from compress.size import Shapes, read_header, shapes_from_config, weight_files
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ _NOT_COPIED = ("config.json", "compression_report.json")
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises ModelError when the folder or the file is missing or no JSON object."""
     if not folder.is_dir():
-        raise ModelError("model", folder, "a folder with config.json and *.safetensors files")
+        siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        nearest = nearest_name(folder.name, siblings)
+        must = "a folder with config.json and *.safetensors files"
+        raise ModelError("model", folder, must, str(folder.parent / nearest) if nearest else None)
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
