@@ -11,13 +11,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from compress.errors import nearest_name
+from compress.errors import InputError, nearest_name
+from evaluate.errors import BadInput
 from sweep.errors import SweepError
+
+if TYPE_CHECKING:
+    from sweep.plan import Plan
 
 PROGRAM = "python -m sweep"
 MIN_WIDTH = 120  # of the plan's table where the output is no terminal
@@ -143,10 +147,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; refusals are at most three lines on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return int(app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False) or 0)
+        code = int(app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
     except SweepError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except (InputError, BadInput) as error:  # what only a launch finds out, such as questions that cannot be fetched
+        print(error, file=sys.stderr)
+        return 2
     except typer.TyperException as error:
         print(_usage_line(error), file=sys.stderr)
         return 2
@@ -158,12 +167,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _print_plan(plan: Any) -> None:
+class _PlainConsole(Console):
+    """Text as it is, and a closed pipe as the BrokenPipeError that it is."""
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, width=width)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _print_plan(plan: Plan) -> None:
     from sweep.plan import render_plan
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _PlainConsole()
     if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=max(console.width, MIN_WIDTH))
+        console = _PlainConsole(max(console.width, MIN_WIDTH))
     for part in render_plan(plan):
         console.print(part, soft_wrap=isinstance(part, str))
 
@@ -183,7 +202,7 @@ def _usage_line(error: typer.TyperException) -> str:
         message = f"option {option} is unknown, must be one of {', '.join(options)}{hint}"
     elif context is not None and message.startswith("No such command") and "Did you mean" not in message:
         message += f" Must be one of {', '.join(context.command.list_commands(context))}."
-    return f"{command}: {message.rstrip('.')}. See {command} --help."
+    return f"{command}: {message if message.endswith(('.', '?')) else message + '.'} See {command} --help."
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def launch_obstacles(study: StudyConfig) -> list[Refusal]:
     """What a dry run may leave open but a launch needs: the weights of local models."""
     must = "a folder with *.safetensors files; it has none"
     return [
-        Refusal(must, key=f"models.{index}.path", value=str(model.path))
+        Refusal(must, key=f"models.{index}.path", value=model.path)
         for index, model in enumerate(study.models)
         if model.path is not None and not any(model.path.glob("*.safetensors"))
     ]
@@ -140,14 +140,14 @@ def _check_benchmarks(study: StudyConfig) -> None:
 
 def _check_file(benchmark: BenchmarkConfig, key: str) -> None:
     if BENCHMARKS[benchmark.name].generated:
-        raise Refusal(f"left out: {benchmark.name} is generated", key=key, value=str(benchmark.file))
+        raise Refusal(f"left out: {benchmark.name} is generated", key=key, value=benchmark.file)
     if benchmark.file is None or not benchmark.file.is_file():
-        raise Refusal(f"a file with the questions of {benchmark.name}", key=key, value=str(benchmark.file))
+        raise Refusal(f"a file with the questions of {benchmark.name}", key=key, value=benchmark.file)
     try:
         _count_problems(benchmark.name, benchmark.file)
     except EvaluateError as error:
         must = f"the publisher's file of {benchmark.name} ({error})"
-        raise Refusal(must, key=key, value=str(benchmark.file)) from None
+        raise Refusal(must, key=key, value=benchmark.file) from None
 
 
 def _size(benchmark: BenchmarkConfig) -> int | None:
@@ -223,7 +223,7 @@ def _check_engine(study: StudyConfig) -> None:
 def _check_calibration(study: StudyConfig) -> None:
     calibration = study.calibration
     if calibration.file is not None and not calibration.file.is_file():
-        raise Refusal("a .txt or .jsonl file; there is none", key="calibration.file", value=str(calibration.file))
+        raise Refusal("a .txt or .jsonl file; there is none", key="calibration.file", value=calibration.file)
     for model in study.models:
         context = find_context(model)
         if context is not None and calibration.max_seq_length > context:

@@ -17,24 +17,26 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import SchemeError
-from compress.scheme import CheckpointFormat, Method, Scheme, parse_sparsity
+from compress.scheme import CheckpointFormat, Method, Platform, Scheme, parse_sparsity
 from sweep.fields import (
     check_day,
     check_path,
     choices,
     is_flag,
+    is_number,
     is_share,
     is_text,
     is_whole,
+    is_whole_or_none,
     number,
     one_of,
+    spell_out,
     text,
     whole,
 )
 from sweep.parsing import Refusal, apply_overrides, config_error, read_study_file, refusals_of, valid_keys
 
 MAX_SEED = 2**31 - 2  # a baseline's second evaluation takes the next one
-Platform = Literal["cpu", "cuda"]
 # Keys that change how a study runs but not what it measures: a study may be resumed with others.
 RUNTIME_KEYS = frozenset({"slots", "concurrency", "store"})
 
@@ -74,11 +76,11 @@ class SpaceBlock(_Frozen):
 
     method: Annotated[tuple[str, ...], choices(is_text, f"one of {', '.join(Method)}")]
     sparsity: Annotated[tuple[float | str, ...], choices(is_share, "a share in [0, 1) or n:m")] = (0.0,)
-    num_bits: Annotated[tuple[int | None, ...], choices(is_whole, "a whole number: 2, 3, 4 or 8")] = (None,)
-    group_size: Annotated[tuple[int | None, ...], choices(is_whole, "a whole number or null (per channel)")] = (None,)
+    num_bits: Annotated[tuple[int | None, ...], choices(is_whole_or_none, "a whole number: 2, 3, 4 or 8")] = (None,)
+    group_size: Annotated[tuple[int | None, ...], choices(is_whole_or_none, "a whole number or null")] = (None,)
     symmetric: Annotated[tuple[bool, ...], choices(is_flag, "true or false")] = (True,)
     act_order: Annotated[tuple[bool, ...], choices(is_flag, "true or false")] = (False,)
-    dampening_frac: Annotated[tuple[float, ...], choices(is_share, "in (0, 1]")] = (0.01,)
+    dampening_frac: Annotated[tuple[float, ...], choices(is_number, "a number in (0, 1]")] = (0.01,)
     block_size: Annotated[tuple[int, ...], choices(is_whole, "a whole number of columns")] = (128,)
 
     @model_validator(mode="after")
@@ -123,7 +125,7 @@ class BenchmarkConfig(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: object) -> object:
-        return spell_out_name(value)
+        return spell_out(value)
 
 
 class SamplingConfig(_Frozen):
@@ -149,7 +151,7 @@ class CalibrationConfig(_Frozen):
             must = "left out (or null) beside file: the text comes from one of them"
             raise Refusal(must, key="source", value=self.source)
         if self.file is not None and self.file.suffix not in (".txt", ".jsonl"):
-            raise Refusal("a .txt or .jsonl file", key="file", value=str(self.file))
+            raise Refusal("a .txt or .jsonl file", key="file", value=self.file)
         return self
 
 
@@ -218,11 +220,6 @@ class StudyConfig(_Frozen):
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-def spell_out_name(benchmark: object) -> object:
-    """A benchmark's name alone stands for {name: NAME}."""
-    return {"name": benchmark} if isinstance(benchmark, str) else benchmark
-
-
 def make_scheme(values: Mapping[str, Any]) -> Scheme:
     """One choice of a block's keys as a scheme. Raises SchemeError for an impossible one."""
     sparsity, pattern = parse_sparsity(values["sparsity"])
@@ -238,7 +235,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     mapping = read_study_file(path)
     if isinstance(benchmarks := mapping.get("benchmarks"), list):  # so that an override reaches benchmarks.0.file
-        mapping["benchmarks"] = [spell_out_name(benchmark) for benchmark in benchmarks]
+        mapping["benchmarks"] = [spell_out(benchmark) for benchmark in benchmarks]
     overridden = apply_overrides(mapping, overrides, str(path))
     try:
         study = StudyConfig.model_validate(mapping)

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pydantic import BeforeValidator, PlainValidator
+from pydantic import BeforeValidator
 
 from compress.errors import nearest_name
 from sweep.parsing import Refusal
@@ -80,7 +80,7 @@ def check_day(value: object) -> object:
     return day
 
 
-def choices(is_valid: Callable[[object], bool], must: str) -> PlainValidator:
+def choices(is_valid: Callable[[object], bool], must: str) -> BeforeValidator:
     """A value or a list of values, as a tuple without repeats; Scheme judges the values themselves."""
 
     def check(value: object) -> tuple[Any, ...]:
@@ -92,19 +92,32 @@ def choices(is_valid: Callable[[object], bool], must: str) -> PlainValidator:
                 raise Refusal(f"{must}, or a list of such", value=choice)
         return tuple(dict.fromkeys(values))
 
-    return PlainValidator(check)
+    return BeforeValidator(check)
 
 
 def is_whole(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_whole_or_none(value: object) -> bool:
+    return value is None or is_whole(value)
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, float) or is_whole(value)
 
 
 def is_share(value: object) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
+    return isinstance(value, str) or is_number(value)
 
 
 def is_flag(value: object) -> bool:
     return isinstance(value, bool)
+
+
+def spell_out(value: object) -> object:
+    """A name alone stands for {name: NAME}."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 def is_text(value: object) -> bool:

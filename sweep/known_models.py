@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.errors import ModelError, nearest_name
 from compress.size import Shapes, shapes_from_config
+from sweep.parsing import show
 
 if TYPE_CHECKING:
     from sweep.config import ModelConfig
@@ -50,15 +51,15 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not folder.is_dir():
         must = "a folder with config.json and *.safetensors files; it does not exist"
-        raise ModelError("path", str(folder), must, nearest_folder(folder))
+        raise ModelError("path", folder, must, nearest_folder(folder))
     if not path.is_file():
-        raise ModelError("path", str(folder), "a folder with config.json; it has none", nearest_folder(folder))
+        raise ModelError("path", folder, "a folder with config.json; it has none", nearest_folder(folder))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ModelError("path", str(folder), "a folder whose config.json is readable JSON") from None
+        raise ModelError("path", folder, "a folder whose config.json is readable JSON") from None
     if not isinstance(config, dict):
-        raise ModelError("path", str(folder), "a folder whose config.json is a JSON mapping")
+        raise ModelError("path", folder, "a folder whose config.json is a JSON mapping")
     return config
 
 
@@ -96,7 +97,7 @@ def nearest_folder(folder: Path) -> str | None:
     found = {path.parent.name: path.parent for place in places for path in place.glob("*/config.json")}
     found.pop(folder.name, None)
     name = nearest_name(folder.name, found)
-    return str(found[name]) if name else None
+    return show(found[name]) if name else None
 
 
 def nearest_known(hub: str) -> str | None:

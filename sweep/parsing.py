@@ -123,7 +123,9 @@ def valid_keys(model: type[BaseModel], place: str = "") -> dict[str, list[str]]:
 
 
 def show(value: object) -> str:
-    """A value as YAML would write it, on one line and cut to a readable length."""
+    """A value as YAML would write it, on one line and cut to a readable length; a path as short as it can be."""
+    if isinstance(value, Path):
+        return str(value.relative_to(Path.cwd()) if value.is_relative_to(Path.cwd()) else value)
     if isinstance(value, Verbatim):
         text = str(value.text)
     else:
