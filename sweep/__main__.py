@@ -75,7 +75,7 @@ def launch(
     if dry_run:
         print(json.dumps(plan.to_json(), indent=2)) if as_json else _print_plan(plan)
         return 0
-    from sweep.checks import launch_obstacles
+    from sweep.inputs import launch_obstacles
     from sweep.parsing import config_error
 
     if obstacles := launch_obstacles(study):

@@ -6,22 +6,20 @@ Each check raises Refusal with the dotted key. Nothing is imported here that tak
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import ModelError, SchemeError, nearest_name
 from compress.scheme import CheckpointFormat, check_shape, packed_obstacle
 from compress.size import linear_shapes
-from evaluate.benchmarks import BENCHMARKS, load_benchmark
-from evaluate.errors import EvaluateError
+from evaluate.benchmarks import BENCHMARKS
 from evaluate.schema import Kind
 from sweep.engine_args import check_engine_kwargs
+from sweep.inputs import check_benchmarks, check_calibration
 from sweep.known_models import find_context, find_shapes
 from sweep.parsing import Refusal, Verbatim
 
 if TYPE_CHECKING:
-    from sweep.config import BenchmarkConfig, StudyConfig
+    from sweep.config import StudyConfig
 
 # Every objective and the only direction in which it is better.
 OBJECTIVES = {
@@ -42,31 +40,14 @@ def check_study(study: StudyConfig) -> None:
         _check_models,
         _check_space,
         _check_format,
-        _check_benchmarks,
+        check_benchmarks,
         _check_objectives,
         _check_price,
         _check_devices,
         _check_engine,
-        _check_calibration,
+        check_calibration,
     ):
         check(study)
-
-
-def num_questions(study: StudyConfig, benchmark: BenchmarkConfig) -> int:
-    """Problems that a trial is asked: what the study asks for, or as many as the benchmark has."""
-    size = _size(benchmark)
-    asked = benchmark.num_problems or study.num_problems or size or 0  # check_study has refused a study without any
-    return min(asked, size or asked)
-
-
-def launch_obstacles(study: StudyConfig) -> list[Refusal]:
-    """What a dry run may leave open but a launch needs: the weights of local models."""
-    must = "a folder with *.safetensors files; it has none"
-    return [
-        Refusal(must, key=f"models.{index}.path", value=model.path)
-        for index, model in enumerate(study.models)
-        if model.path is not None and not any(model.path.glob("*.safetensors"))
-    ]
 
 
 def _check_names(study: StudyConfig) -> None:
@@ -118,48 +99,6 @@ def _check_format(study: StudyConfig) -> None:
                 if obstacle:
                     must = f"auto or dequantized, for space.{index} ({scheme.name} of {model.name}): {obstacle}"
                     raise Refusal(must, key="format", value="packed")
-
-
-def _check_benchmarks(study: StudyConfig) -> None:
-    for index, benchmark in enumerate(study.benchmarks):
-        key = f"benchmarks.{index}"
-        spec = BENCHMARKS.get(benchmark.name)
-        if spec is None:
-            nearest = nearest_name(benchmark.name, BENCHMARKS)
-            raise Refusal(f"one of {', '.join(BENCHMARKS)}", key=f"{key}.name", value=benchmark.name, nearest=nearest)
-        if benchmark.file is not None:
-            _check_file(benchmark, f"{key}.file")
-        size = _size(benchmark)
-        if size is None and benchmark.num_problems is None and study.num_problems is None:
-            must = f"a number of problems: {benchmark.name} is generated without end"
-            raise Refusal(must, key="num_problems", value=None)
-        if size is not None and benchmark.num_problems is not None and benchmark.num_problems > size:
-            must = f"at most {size}, the size of {benchmark.name}"
-            raise Refusal(must, key=f"{key}.num_problems", value=benchmark.num_problems)
-
-
-def _check_file(benchmark: BenchmarkConfig, key: str) -> None:
-    if BENCHMARKS[benchmark.name].generated:
-        raise Refusal(f"left out: {benchmark.name} is generated", key=key, value=benchmark.file)
-    if benchmark.file is None or not benchmark.file.is_file():
-        raise Refusal(f"a file with the questions of {benchmark.name}", key=key, value=benchmark.file)
-    try:
-        _count_problems(benchmark.name, benchmark.file)
-    except EvaluateError as error:
-        must = f"the publisher's file of {benchmark.name} ({error})"
-        raise Refusal(must, key=key, value=benchmark.file) from None
-
-
-def _size(benchmark: BenchmarkConfig) -> int | None:
-    """Problems in the benchmark's file, or in its published set; None when they are generated without end."""
-    if benchmark.file is not None:
-        return _count_problems(benchmark.name, benchmark.file)
-    return BENCHMARKS[benchmark.name].num_problems
-
-
-@cache
-def _count_problems(name: str, file: Path) -> int:
-    return len(load_benchmark(name, file=file).problems)
 
 
 def _check_objectives(study: StudyConfig) -> None:
@@ -218,14 +157,3 @@ def _check_engine(study: StudyConfig) -> None:
         if wanted >= context:
             must = f"below {context}, the context of {model.name}: the prompt needs room too"
             raise Refusal(must, key="sampling.max_tokens", value=wanted)
-
-
-def _check_calibration(study: StudyConfig) -> None:
-    calibration = study.calibration
-    if calibration.file is not None and not calibration.file.is_file():
-        raise Refusal("a .txt or .jsonl file; there is none", key="calibration.file", value=calibration.file)
-    for model in study.models:
-        context = find_context(model)
-        if context is not None and calibration.max_seq_length > context:
-            must = f"at most {context}, the context of {model.name}"
-            raise Refusal(must, key="calibration.max_seq_length", value=calibration.max_seq_length)

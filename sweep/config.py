@@ -138,7 +138,7 @@ class SamplingConfig(_Frozen):
 
 
 class CalibrationConfig(_Frozen):
-    """What gptq and sparsegpt read: train-side items of the generated tasks (source: tasks), or a text file."""
+    """What gptq and sparsegpt read: train-side items of the study's generated tasks (source: tasks), or a text file."""
 
     source: Annotated[Literal["tasks"], one_of(["tasks"])] | None = None
     file: Annotated[Path, BeforeValidator(check_path)] | None = None

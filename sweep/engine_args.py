@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -45,10 +46,9 @@ _SCALARS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float)
 @cache
 def engine_arguments() -> dict[str, str] | None:
     """{name: annotation} of the arguments of AsyncEngineArgs, or None when vLLM is not installed."""
-    package = importlib.util.find_spec("vllm")
-    if package is None or package.origin is None:
+    source = _package() / "engine" / "arg_utils.py"
+    if not source.is_file():
         return None
-    source = Path(package.origin).parent / "engine" / "arg_utils.py"
     classes = {
         node.name: node
         for node in ast.parse(source.read_text(encoding="utf-8")).body
@@ -60,6 +60,20 @@ def engine_arguments() -> dict[str, str] | None:
         for field in fields
         if isinstance(field.target, ast.Name) and not field.target.id.startswith("_")
     }
+
+
+@cache
+def argument_values(annotation: str) -> tuple[str, ...]:
+    """The words that an argument of this annotation takes, or () where vLLM's source does not simply list them."""
+    listed = annotation if annotation.isidentifier() else ""
+    if listed:
+        pattern = re.compile(rf"^{annotation} = (Literal\[.*?\])", re.MULTILINE | re.DOTALL)
+        texts = (path.read_text(encoding="utf-8") for path in sorted((_package() / "config").glob("*.py")))
+        listed = next((match[1] for text in texts if (match := pattern.search(text))), "")
+    nodes = list(ast.walk(ast.parse(listed, mode="eval"))) if listed else []
+    if any(isinstance(node, ast.Name) and node.id != "Literal" for node in nodes):  # built from another list
+        return ()
+    return tuple(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def check_engine_kwargs(kwargs: Mapping[str, object]) -> None:
@@ -76,12 +90,21 @@ def check_engine_kwargs(kwargs: Mapping[str, object]) -> None:
         _check_value(key, name, value, (arguments or {}).get(name, ""))
 
 
+def _package() -> Path:
+    """vLLM's folder; one that does not exist when it is not installed."""
+    spec = importlib.util.find_spec("vllm")
+    return Path(spec.origin).parent if spec is not None and spec.origin else Path("/nonexistent/vllm")
+
+
 def _check_value(key: str, name: str, value: object, annotation: str) -> None:
     words = [word.strip() for word in annotation.split("|")]
     kinds = [kind for word in words if word != "None" for kind in _SCALARS.get(word, (object,))]
     is_none = value is None and "None" in words
     if kinds and not is_none and not isinstance(value, tuple(kinds)):
         raise Refusal(f"of vLLM's type {annotation}", key=key, value=value)
+    choices = argument_values(annotation)
+    if choices and value not in choices:
+        raise Refusal(f"one of {', '.join(choices)}", key=key, value=value, nearest=nearest_name(str(value), choices))
     if isinstance(value, bool):
         if kinds and object not in kinds and bool not in kinds:
             raise Refusal(f"of vLLM's type {annotation}", key=key, value=value)

@@ -17,9 +17,9 @@ from rich.table import Table
 from compress.scheme import CheckpointFormat, packed_obstacle
 from compress.size import BYTES_PER_VALUE, Shapes, count_parameters, deployable_size, linear_shapes
 from evaluate.benchmarks import BENCHMARKS
-from sweep.checks import launch_obstacles, num_questions
 from sweep.config import ModelConfig, StudyConfig
 from sweep.engine_args import engine_arguments
+from sweep.inputs import launch_obstacles, num_questions
 from sweep.known_models import KNOWN_CONFIGS, find_shapes, nearest_known
 from sweep.space import TrialConfig, baselines, checkpoint_format, grid, random_trials
 

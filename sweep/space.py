@@ -32,19 +32,6 @@ class SuggestsCategorical(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-@dataclass(frozen=True)
-class ChosenParams:
-    """Parameters that were suggested before, as a trial that suggests them again."""
-
-    params: Mapping[str, Any]
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        value = self.params[name]
-        if value not in choices:
-            raise ValueError(f"{name} is {value!r}, must be one of {list(choices)}")
-        return value
-
-
 def baselines(study: StudyConfig) -> tuple[TrialConfig, ...]:
     """One trial for each model, without compression."""
     return tuple(TrialConfig(model, None) for model in study.models)

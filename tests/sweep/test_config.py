@@ -1,7 +1,7 @@
 """A study is parsed once: what is right comes out typed, what is wrong is refused in at most three telling lines."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -234,20 +234,36 @@ def test_a_given_file_of_questions_sets_the_size(workdir: Path) -> None:
     assert "at most 4" in refusal("benchmarks=[{name: aime, file: aime.jsonl, num_problems: 5}]")
 
 
+def test_calibration_text_is_read_before_anything_starts(workdir: Path) -> None:
+    (workdir / "empty.txt").write_text(" ")
+    assert "calibration.file" in refusal("calibration.file=empty.txt")
+    (workdir / "traces.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n')
+    assert "line 2" in refusal("calibration.file=traces.jsonl")
+    (workdir / "traces.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    assert "calibration.num_samples is 128, must be at most 2" in refusal("calibration.file=traces.jsonl")
+    study = load_study(YAML, ["calibration={file: traces.jsonl, num_samples: 2}"])
+    assert study.calibration.file == workdir / "traces.jsonl"
+
+
 @pytest.fixture
-def installed_vllm(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed_vllm(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A vLLM whose import fails: its arguments must come from the source text."""
     engine = workdir / "site" / "vllm" / "engine"
     engine.mkdir(parents=True)
     (engine.parent / "__init__.py").write_text("raise ImportError('vllm was imported')\n")
     (engine / "arg_utils.py").write_text(
         "class EngineArgs:\n    max_model_len: int | None = None\n    enforce_eager: bool = False\n"
+        "    dtype: ModelDType = 'auto'\n"
         "    _private: int = 0\n\nclass AsyncEngineArgs(EngineArgs):\n    enable_log_requests: bool = False\n"
     )
+    (engine.parent / "config").mkdir()
+    (engine.parent / "config" / "model.py").write_text("ModelDType = Literal[\n    'float16', 'bfloat16'\n]\n")
     monkeypatch.syspath_prepend(str(workdir / "site"))
-    engine_args.engine_arguments.cache_clear()
+    for cached in (engine_args.engine_arguments, engine_args.argument_values):
+        cached.cache_clear()
     yield
-    engine_args.engine_arguments.cache_clear()
+    for cached in (engine_args.engine_arguments, engine_args.argument_values):
+        cached.cache_clear()
 
 
 @pytest.mark.usefixtures("installed_vllm")
@@ -255,6 +271,8 @@ def test_engine_arguments_come_from_the_source_of_the_installed_package() -> Non
     load_study(YAML, ["engine.engine_kwargs.enable_log_requests=true"])
     assert "nearest: max_model_len" in refusal("engine.engine_kwargs.max_modell_len=4")
     assert "engine.engine_kwargs._private" in refusal("engine.engine_kwargs._private=4")
+    assert "nearest: bfloat16" in refusal("engine.engine_kwargs.dtype=bflot16")
+    assert load_study(YAML, ["engine.engine_kwargs.dtype=float16"]).engine.engine_kwargs["dtype"] == "float16"
     assert "type bool" in refusal("engine.engine_kwargs.enforce_eager=1")
     assert "type int | None" in refusal("engine.engine_kwargs.max_model_len=1k")
 

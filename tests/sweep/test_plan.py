@@ -125,6 +125,12 @@ def test_missing_weights_are_a_note_before_a_launch(workdir: Path) -> None:
     assert plan_with().notes == ()
 
 
+def test_text_to_calibrate_on_is_needed_where_no_benchmark_is_generated() -> None:
+    assert any("calibration.file" in note for note in plan_with("benchmarks=[aime]").notes)
+    by_magnitude = "space=[{method: magnitude, sparsity: 0.5}]"
+    assert not any("calibration.file" in note for note in plan_with("benchmarks=[aime]", by_magnitude).notes)
+
+
 def test_a_plan_as_json() -> None:
     plain = json.loads(json.dumps(plan_with().to_json()))
     assert (plain["study"], plain["num_trials"], plain["disk_holds_it"]) == ("small", 12, True)
@@ -139,6 +145,7 @@ def test_the_study_s_grid_is_planned_offline() -> None:
     text = "\n".join(rendered(plan))
     assert "DeepSeek-R1-Distill-Llama-70B/sparsegpt-2:4" in text
     assert "was not looked up" in text
+    assert "before a launch: calibration.file is not given" in text
     assert {trial.format for trial in plan.trials if trial.scheme} == {
         CheckpointFormat.PACKED,
         CheckpointFormat.DEQUANTIZED,
