@@ -89,7 +89,9 @@ def _check_text(file: Path, num_samples: int) -> None:
     try:
         found = load_calibration(file)
     except CalibrationError as error:
-        raise Refusal(error.must, key="calibration.file", value=Verbatim(error.value)) from None
+        where = f"{error.key}: " if error.key.startswith(str(file)) else ""  # FILE line N
+        found_there = Verbatim(f"{where}{error.value}".replace(str(file), show(file)))
+        raise Refusal(error.must, key="calibration.file", value=found_there) from None
     num_items = len(found.texts) + len(found.conversations)
     if not found.joined and num_items < num_samples:
         must = f"at most {num_items}, the items of {show(file)}"
