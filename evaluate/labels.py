@@ -22,7 +22,6 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (r"(?:whether|if)\b[^.;,\n]*?\btrue\b[^.;,\n]*?\bfalse\b(?:,? or uncertain| or not)?", None),
     (r"true\s*[,/|]\s*false\s*[,/|]?\s*(?:and|or)?\s*(?:uncertain|unknown)", None),
     (r"neither\s+(?:\w+\s+)?(?:true|false|prove[nd]|provable|confirmed|verified)\s+nor\s+(?:\w+\s+)?\w+", "Uncertain"),
-    (r"(?<!.)neither(?=\W*$)", "Uncertain"),
     (r"(?:could|may|might|can) (?:still )?be (?:either )?(?:true or false|false or true)", "Uncertain"),
     (
         rf"{_CANNOT}\s+(?:be\s+)?{_ADVERB}(?:{_ABLE}|sa(?:y|id)|tell|told|know|known)\b"
@@ -73,6 +72,9 @@ _REASON = re.compile(
     r",?\s+\b(?:because|since|given that|as (?:the|we|it|there|he|she|they|no)|due to|for the reason)\b", re.I
 )
 _JOINED = re.compile(r"^\W*(?:or|/|\|)\W*(?:it is |possibly |maybe )?$", re.I)
+_SUPPOSED = re.compile(
+    r"^\W*(?:if|suppose|assum\w+|for the (?:conclusion|statement) to be|in case)\b(?!.*\b(?:so|then) the\b)", re.I
+)
 _HEDGED = "hedged"
 
 
@@ -107,10 +109,16 @@ def read_label(text: str) -> Reading:
         for piece in reversed(pieces):
             if label := _marked(piece):
                 return _reading(label, rule)
-    bold = {label for b in find_bold(text) if len(b.split()) <= 8 and not b.endswith(":") and (label := _marked(b))}
+    if label := _marked(text) if len(text.split()) <= 3 else None:
+        return _reading(label, "bare")
+    bold = {
+        label
+        for b in find_bold(text)
+        if len(b.split()) <= 8 and not b.endswith(":") and b.lower() != "neither" and (label := _marked(b))
+    }
     if len(bold) == 1:
         return _reading(bold.pop(), "bold")
-    said = sentences(text)
+    said = [s for s in sentences(text) if not _SUPPOSED.match(s)]
     about = [label for s in said if re.search(_CLAIM, s, re.I) and (label := classify(s))]
     if about:
         return _reading(about[-1], "conclusion")
@@ -125,6 +133,8 @@ def _reading(label: str, rule: str) -> Reading:
 def _marked(piece: str) -> str | None:
     """The label of a marked piece: a lone T, F or U, the one that it opens with, else what its first sentence says."""
     piece = plain(detex(piece)).strip(" .\"'")
+    if piece.lower() == "neither":
+        return "Uncertain"
     if re.fullmatch(r"[TFU]", piece):
         return {"T": "True", "F": "False", "U": "Uncertain"}[piece]
     opening = re.match(r"^(?:\(?[A-C][).:]\s*)?(true|false|uncertain|unknown)\b(?!\s*(?:or|/|\|)\s*\w)", piece, re.I)

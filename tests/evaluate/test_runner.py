@@ -1,0 +1,269 @@
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluate.benchmarks import Benchmark, load_benchmark
+from evaluate.client import RetryPolicy
+from evaluate.errors import BadInput, EndpointUnavailable, ModelNotServed
+from evaluate.runner import RunSummary, make_requests, make_spec, run_benchmark, run_benchmarks
+from evaluate.schema import Answer, Endpoint, Outcome, Prompting, Sampling
+from evaluate.store import read_answers
+from tests.evaluate.toy_server import MODEL, Reply, Server, completion
+
+SAMPLING = Sampling(max_tokens=64)
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def benchmark_of(path: Path, num_problems: int = 12, answer: int = 1) -> Benchmark:
+    """Problems "What is item 0?" ... whose answer is always the same integer."""
+    rows = [{"id": f"p{i}", "problem": f"What is item {i}?", "answer": str(answer)} for i in range(num_problems)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_benchmark("aime", file=path)
+
+
+def run(server: Server, output: Path, *benchmarks: Benchmark, **options: Any) -> RunSummary:
+    options = {"retry": RetryPolicy(first_delay_s=0.001, max_delay_s=0.002), **options}
+    sampling = options.pop("sampling", SAMPLING)
+    return asyncio.run(run_benchmarks(server.endpoint, benchmarks, sampling, output, **options))
+
+
+def item_of(body: dict[str, Any]) -> int:
+    return int(body["messages"][0]["content"].split("item ")[1].split("?")[0])
+
+
+def test_a_run_asks_grades_keeps_and_summarizes(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda body, n: completion(
+        f"<think>\nhm\n</think>\n\\boxed{{{item_of(body) % 2}}}", tokens=item_of(body)
+    )
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 10)
+    seen: list[Answer] = []
+    summary = run(server, tmp_path / "out", benchmark, on_answer=seen.append)
+    part = summary.benchmarks[0]
+    assert part.accuracy == summary.accuracy == 0.5
+    assert part.outcomes == {"correct": 5, "incorrect": 5, "no_answer": 0, "truncated": 0, "error": 0}
+    assert (part.tokens_per_question.mean, part.tokens_per_question.median) == (4.5, 4.5)
+    assert seen == read_answers(tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert {"benchmark", "problem_id", "sample", "completion", "finish_reason", "outcome", "answer", "rule"} <= set(
+        lines[0]
+    )
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == json.loads(json.dumps(summary.to_json()))
+
+
+def test_prompt_holds_the_question_verbatim(server: Server, tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 1)
+    run(server, tmp_path / "out", benchmark)
+    assert server.asked[0]["messages"][0]["content"] == benchmark.problems[0].question
+
+
+def test_each_request_has_its_own_lasting_seed(server: Server, tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 4)
+    sampling = Sampling(max_tokens=64, num_completions=3)
+    run(server, tmp_path / "one", benchmark, sampling=sampling)
+    first = {(item_of(b), b["seed"]) for b in server.asked}
+    assert len({seed for _, seed in first}) == 12
+    server.asked.clear()
+    run(server, tmp_path / "two", replace(benchmark, problems=benchmark.problems[:2]), sampling=sampling)
+    assert {(item_of(b), b["seed"]) for b in server.asked} < first
+    server.asked.clear()
+    run(server, tmp_path / "three", benchmark, sampling=replace(sampling, seed=1))
+    assert not {b["seed"] for b in server.asked} & {seed for _, seed in first}
+
+
+def test_every_fault_ends_in_its_outcome_and_none_in_a_score(server: Server, tmp_path: Path) -> None:
+    replies = {
+        0: completion("\\boxed{1}", "length"),
+        1: completion(None, "length"),
+        2: completion(None),
+        3: Reply({"error": "bad"}, status=400),
+        4: Reply(fault="reset"),
+        5: Reply(b"garbage"),
+        6: completion("I was not able to finish."),
+        7: completion("\\boxed{2}"),
+        8: completion(None, reasoning="I give up"),
+        9: completion("\\boxed{1}", "abort"),
+        10: Reply({}, status=429),
+    }
+    server.answer = lambda body, n: replies.get(item_of(body), completion("\\boxed{1}"))
+    summary = run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl", 12))
+    outcomes = {int(a.problem_id[1:]): a.outcome for a in read_answers(tmp_path / "out")}
+    truncated = [Outcome.TRUNCATED] * 2
+    assert [outcomes[i] for i in range(12)] == [
+        *truncated,
+        *[Outcome.ERROR] * 4,
+        Outcome.NO_ANSWER,
+        Outcome.INCORRECT,
+        Outcome.NO_ANSWER,
+        *[Outcome.ERROR] * 2,
+        Outcome.CORRECT,
+    ]
+    assert summary.num_errors == 6
+    assert summary.benchmarks[0].accuracy == pytest.approx(1 / 6)
+
+
+def test_resume_asks_only_what_is_missing_and_errors_again(server: Server, tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl")
+    server.answer = lambda body, n: completion("\\boxed{1}") if item_of(body) else Reply({}, status=400)
+    run(server, tmp_path / "out", benchmark)
+    kept = [line for line in (tmp_path / "out" / "answers.jsonl").read_bytes().splitlines() if b'"error": null' in line]
+    server.asked.clear()
+    server.answer = lambda body, n: completion("\\boxed{1}")
+    summary = run(server, tmp_path / "out", benchmark)
+    assert [item_of(b) for b in server.asked] == [0]
+    lines = (tmp_path / "out" / "answers.jsonl").read_bytes().splitlines()
+    assert (lines[:11], len(lines), summary.num_errors) == (kept, 12, 0)
+
+
+def test_finished_run_needs_no_server(server: Server, tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl")
+    before = run(server, tmp_path / "out", benchmark)
+    summary_bytes = (tmp_path / "out" / "summary.json").read_bytes()
+    nowhere = Endpoint("http://127.0.0.1:9/v1", MODEL)
+    assert asyncio.run(run_benchmarks(nowhere, [benchmark], SAMPLING, tmp_path / "out")) == before
+    assert (tmp_path / "out" / "summary.json").read_bytes() == summary_bytes
+
+
+def test_folder_may_be_widened_by_problems_and_benchmarks(server: Server, tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl")
+    narrow = replace(benchmark, problems=benchmark.problems[:5])
+    run(server, tmp_path / "out", narrow)
+    summary = run(server, tmp_path / "out", benchmark, load_benchmark("logic", num_problems=3))
+    assert len(server.asked) == 15
+    assert [(b.name, b.num_problems) for b in summary.benchmarks] == [("aime", 12), ("logic", 3)]
+    assert run(server, tmp_path / "out", narrow).benchmarks[0].num_problems == 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling": Sampling(max_tokens=65)},
+        {"sampling": Sampling(max_tokens=64, seed=1)},
+        {"prompting": Prompting.COMPLETION},
+        {"settings": {"weights": "other"}},
+    ],
+    ids=str,
+)
+def test_another_run_in_the_same_folder_is_refused(server: Server, tmp_path: Path, options: dict[str, Any]) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 2)
+    run(server, tmp_path / "out", benchmark)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    with pytest.raises(BadInput, match="use another folder"):
+        run(server, tmp_path / "out", benchmark, **options)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_changed_reference_or_question_is_refused(server: Server, tmp_path: Path) -> None:
+    run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl", 2))
+    with pytest.raises(BadInput, match="another question or reference"):
+        run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl", 2, answer=5))
+
+
+def test_bad_endpoint_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 2)
+    for endpoint, error in (
+        (Endpoint(server.endpoint.url, "other"), ModelNotServed),
+        (Endpoint("http://127.0.0.1:9/v1", MODEL), EndpointUnavailable),
+    ):
+        with pytest.raises(error):
+            asyncio.run(run_benchmark(endpoint, benchmark, SAMPLING, tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+
+def test_server_that_dies_stops_the_run_and_keeps_the_answers(server: Server, tmp_path: Path) -> None:
+    def answer(body: dict[str, Any], n: int) -> Reply:
+        if len(server.asked) == 5:
+            server.socket.close()
+        return Reply(completion("\\boxed{1}").body, headers={"Connection": "close"})
+
+    server.answer = answer
+    with pytest.raises(EndpointUnavailable, match="run again"):
+        run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl"), concurrency=1)
+    answers = read_answers(tmp_path / "out")
+    assert [a.outcome for a in answers] == [Outcome.CORRECT] * len(answers)
+    assert 4 <= len(answers) <= 6
+
+
+def test_all_benchmarks_share_one_bounded_pool(server: Server, tmp_path: Path) -> None:
+    running = peak = 0
+
+    def answer(body: dict[str, Any], n: int) -> Reply:
+        nonlocal running, peak
+        with server.lock:
+            running += 1
+            peak = max(peak, running)
+        time.sleep(0.02)
+        with server.lock:
+            running -= 1
+        return completion("True")
+
+    server.answer = answer
+    benchmarks = [load_benchmark(name, num_problems=12) for name in ("logic", "recall")]
+    run(server, tmp_path / "out", *benchmarks, concurrency=5)
+    assert peak == 5
+
+
+def test_keys_and_seeds_depend_on_content_alone(tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 3)
+
+    def keys(sampling: Sampling, url: str = "http://a/v1", **settings: object) -> list[str]:
+        spec = make_spec(Endpoint(url, MODEL), [benchmark], sampling, Prompting.CHAT, settings)
+        return [r.key for r in make_requests([benchmark], sampling, spec)]
+
+    base = keys(SAMPLING)
+    assert len(set(base)) == 3
+    assert keys(SAMPLING, url="http://b/v1") == base
+    assert not set(keys(replace(SAMPLING, temperature=0.0))) & set(base)
+    assert not set(keys(SAMPLING, weights="x")) & set(base)
+
+
+def test_kill_at_random_moments_loses_nothing_and_asks_nothing_twice(server: Server, tmp_path: Path) -> None:
+    benchmark_of(tmp_path / "a.jsonl", 60)
+
+    def answer(body: dict[str, Any], n: int) -> Reply:
+        time.sleep(0.01)
+        return completion(f"\\boxed{{{1 + item_of(body) % 3 // 2}}}", tokens=item_of(body))
+
+    server.answer = answer
+    command = [sys.executable, "-m", "evaluate", "run", "--endpoint", server.endpoint.url, "--model", MODEL]
+    command += ["--benchmark", f"aime={tmp_path / 'a.jsonl'}", "--concurrency", "4", "--output"]
+    rng = random.Random(0)
+    finished: dict[str, bytes] = {}
+    for num_more in (1, 7, 15, rng.randint(3, 12)):
+        with subprocess.Popen(
+            [*command, str(tmp_path / "killed")], cwd=REPOSITORY, stderr=subprocess.DEVNULL
+        ) as process:
+            goal = len(finished) + num_more
+            deadline = time.monotonic() + 30
+            while len(read_answers(tmp_path / "killed")) < goal and time.monotonic() < deadline:
+                time.sleep(rng.random() / 200)
+            os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.05)  # requests in flight arrive at the server
+        lines = (tmp_path / "killed" / "answers.jsonl").read_bytes().split(b"\n")[:-1]
+        now = {json.loads(line)["problem_id"]: line for line in lines}
+        assert finished.items() <= now.items()
+        finished = now
+    for folder in ("killed", "undisturbed"):
+        done = subprocess.run([*command, str(tmp_path / folder)], cwd=REPOSITORY, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    answers = read_answers(tmp_path / "killed")
+    assert Counter(a.problem_id for a in answers) == {f"p{i}": 1 for i in range(60)}
+    assert finished.items() <= {a.problem_id: line for a, line in zip(answers, _lines(tmp_path), strict=True)}.items()
+    asked_once_more = len(server.asked) - 2 * 60
+    assert asked_once_more <= 4 * 4  # what was in flight at the four kills
+    summaries = [(tmp_path / folder / "summary.json").read_bytes() for folder in ("killed", "undisturbed")]
+    assert summaries[0] == summaries[1]
+
+
+def _lines(tmp_path: Path) -> list[bytes]:
+    return (tmp_path / "killed" / "answers.jsonl").read_bytes().split(b"\n")[:-1]

@@ -1,0 +1,89 @@
+"""A real HTTP server on a free loopback port that answers as an OpenAI-compatible one, or misbehaves on purpose."""
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from evaluate.schema import Endpoint
+
+MODEL = "toy"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server does with one request; fault: "reset", "cut" (half the body), "hang-up" (no byte at all)."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def completion(text: str | None, finish_reason: str | None = "stop", *, tokens: int = 7, **message: Any) -> Reply:
+    """A valid answer, as a chat server and as a completion server would give it at once."""
+    choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
+    return Reply({"choices": [choice], "usage": {"completion_tokens": tokens, "prompt_tokens": 3}})
+
+
+class Server(ThreadingHTTPServer):
+    """answer(body, n) gives the reply to the n-th request (from 1) with that body; `asked` holds all bodies."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer: Callable[[dict[str, Any], int], Reply] = lambda body, n: completion("\\boxed{1}")
+        self.models = Reply({"data": [{"id": MODEL}]})
+        self.asked: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.seen_headers: list[dict[str, str]] = []
+        self.lock = threading.Lock()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(f"http://127.0.0.1:{self.server_address[1]}/v1", MODEL)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        self._send(self.server.models)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.asked.append(body)
+            self.server.paths.append(self.path)
+            self.server.seen_headers.append(dict(self.headers))
+            number = self.server.asked.count(body)
+        self._send(self.server.answer(body, number))
+
+    def _send(self, reply: Reply) -> None:
+        content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        if reply.fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if reply.fault in ("reset", "hang-up"):
+            self.close_connection = True
+            return
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if reply.fault == "cut" else content)
+        self.close_connection = reply.fault is not None
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps quiet."""
