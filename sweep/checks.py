@@ -16,7 +16,7 @@ from evaluate.schema import Kind
 from sweep.engine_args import check_engine_kwargs
 from sweep.inputs import check_benchmarks, check_calibration
 from sweep.known_models import find_context, find_shapes
-from sweep.parsing import Refusal, Verbatim
+from sweep.parsing import Refusal, Verbatim, show
 
 if TYPE_CHECKING:
     from sweep.config import StudyConfig
@@ -46,6 +46,7 @@ def check_study(study: StudyConfig) -> None:
         _check_devices,
         _check_engine,
         check_calibration,
+        _check_store,
     ):
         check(study)
 
@@ -124,6 +125,12 @@ def _check_objectives(study: StudyConfig) -> None:
 def _check_price(study: StudyConfig) -> None:
     if study.usd_per_hour > 0 and study.usd_per_hour_date is None:
         raise Refusal("the day of the price, such as 2026-11-01, when usd_per_hour is above 0", key="usd_per_hour_date")
+
+
+def _check_store(study: StudyConfig) -> None:
+    existing = next(path for path in (study.store, *study.store.parents) if path.exists())
+    if not existing.is_dir():
+        raise Refusal(f"a folder, there or yet to be made; {show(existing)} is none", key="store", value=study.store)
 
 
 def _check_devices(study: StudyConfig) -> None:

@@ -135,6 +135,7 @@ WRONG = {
     "calibration.file=traces.pdf": ["calibration.file", ".jsonl"],
     "calibration={source: tasks, file: study.txt}": ["calibration.source", "left out"],
     "store=3": ["store is 3", "path"],
+    "store=study.yaml/here": ["store is study.yaml/here", "study.yaml is none"],
 }
 
 
