@@ -58,7 +58,7 @@ def launch(
 
     [bold]python -m sweep launch conf/quickstart.yaml --dry-run[/bold]
 
-    Change keys without touching the file; an unquoted 2:4 is a pattern, two non-zeros of every four:
+    Change keys without touching the file; an unquoted 2:4 is a pattern:
 
     [bold]python -m sweep launch conf/quickstart.yaml study=mine num_problems=40 models.0.path=my/model
     'space=\\[{method: sparsegpt, sparsity: \\[0.5, 2:4]}]'[/bold]
@@ -68,20 +68,18 @@ def launch(
     [bold]python -m sweep launch conf/quickstart.yaml 'search={algorithm: tpe, num_trials: 12}'[/bold]
     """
     from sweep.config import load_study
+    from sweep.inputs import launch_obstacles
+    from sweep.parsing import config_error
     from sweep.plan import make_plan
 
     study = load_study(conf, overrides or [])
     plan = make_plan(study)
-    if dry_run:
-        print(json.dumps(plan.to_json(), indent=2)) if as_json else _print_plan(plan)
-        return 0
-    from sweep.inputs import launch_obstacles
-    from sweep.parsing import config_error
-
-    if obstacles := launch_obstacles(study):
+    if not dry_run and (obstacles := launch_obstacles(study)):
         raise config_error(str(conf), obstacles)
-    if not as_json:
-        _print_plan(plan)
+    if dry_run or not as_json:
+        _print_plan(plan, as_json=as_json)
+    if dry_run:
+        return 0
     from sweep.launch import launch_study
 
     code: int = launch_study(study, plan, config_path=conf, address=address, as_json=as_json)
@@ -97,6 +95,7 @@ def resume(
 
     [bold]python -m sweep resume quickstart[/bold]
     """
+    _choose_authentication(address)
     from sweep.launch import resume_study
 
     code: int = resume_study(study, address=address)
@@ -143,6 +142,12 @@ def ui() -> int:
     return code
 
 
+def _choose_authentication(address: str | None) -> None:
+    """A local ray.init() turns on token authentication; the processes it starts learn of it when they import Ray."""
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; refusals are at most three lines on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -177,9 +182,12 @@ class _PlainConsole(Console):
         raise BrokenPipeError
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
     from sweep.plan import render_plan
 
+    if as_json:
+        print(json.dumps(plan.to_json(), indent=2))
+        return
     console = _PlainConsole()
     if not console.is_terminal:
         console = _PlainConsole(max(console.width, MIN_WIDTH))
