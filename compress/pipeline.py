@@ -83,8 +83,11 @@ def compress_layers(decoder: Any, job: Job, on_progress: Progress) -> _Compresse
         layer.to(job.device)
         for unit in UNITS:
             inputs = [unit_inputs(layer, unit, batch) for batch in batches]
-            hessian = measure_hessian(inputs, batches) if batches else None
-            solved = _compress_unit(layer, f"model.layers.{index}", unit, hessian, job)
+            try:
+                hessian = measure_hessian(inputs, batches) if batches else None
+                solved = _compress_unit(layer, f"model.layers.{index}", unit, hessian, job)
+            except NumericalError as error:
+                raise NumericalError(f"model.layers.{index} {', '.join(unit)}: {error}") from error
             batches = [pass_unit(layer, unit, batch, values) for batch, values in zip(batches, inputs, strict=True)]
             reports += solved.reports.values()
             if solved.factor is not None:
@@ -100,10 +103,7 @@ def compress_layers(decoder: Any, job: Job, on_progress: Progress) -> _Compresse
 def _compress_unit(layer: nn.Module, prefix: str, unit: Sequence[str], hessian: Tensor | None, job: Job) -> SolvedUnit:
     modules = {f"{prefix}.{name}": layer.get_submodule(name) for name in unit}
     weights = {name: module.weight.detach().float() for name, module in modules.items()}  # type: ignore[operator]
-    try:
-        solved = solve_unit(weights, hessian, job.scheme, job.stored_dtype)
-    except NumericalError as error:
-        raise NumericalError(f"{prefix} {', '.join(unit)}: {error}") from error
+    solved = solve_unit(weights, hessian, job.scheme, job.stored_dtype)
     with torch.no_grad():
         for name, module in modules.items():
             module.weight.copy_(solved.weights[name].weight.to(job.stored_dtype))  # type: ignore[operator]

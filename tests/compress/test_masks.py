@@ -13,9 +13,7 @@ from compress.sparsegpt import solve_sparsegpt
 
 # Few distinct scores, so that ties are the rule.
 scores = st.builds(
-    lambda seed, rows, columns: torch.randint(
-        0, 4, (rows, columns), generator=torch.Generator().manual_seed(seed)
-    ).float(),
+    lambda seed, *shape: torch.randint(0, 4, shape, generator=torch.Generator().manual_seed(seed)).float(),
     st.integers(0, 10_000),
     st.integers(1, 6),
     st.sampled_from([8, 16, 24]),

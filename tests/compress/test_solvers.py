@@ -1,15 +1,8 @@
 """GPTQ, SparseGPT and both together against solvers that invert explicitly after every column, on small matrices."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import reference_solvers as naive
 
 from compress.columns import Pruning
 from compress.gptq import falling_diagonal, solve_gptq
@@ -19,6 +12,7 @@ from compress.quantizer import GridSpec, from_codes
 from compress.scheme import Scheme
 from compress.solve import solve_unit
 from compress.sparsegpt import solve_sparsegpt
+from tests.compress import reference_solvers as naive
 
 ROWS, COLUMNS = 8, 16
 

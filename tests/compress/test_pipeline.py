@@ -1,0 +1,204 @@
+"""From a model folder to a compressed one that transformers loads, on tiny random models."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, CompressedTensorsConfig
+
+from compress.calibration import Calibration
+from compress.decoder import embed_rows, pass_unit, unit_inputs
+from compress.errors import CalibrationError, FormatError, InputError, ModelError, NumericalError, SchemeError
+from compress.pipeline import compress_model
+from compress.report import load_report
+from compress.scheme import CheckpointFormat, Method, Scheme
+from compress.size import UNITS, deployable_size, linear_shapes, shapes_from_config
+from tests.compress.tiny_models import sentences
+
+TEXTS = Calibration(texts=tuple(sentences(12)), num_samples=12, max_seq_length=48)
+SCHEMES = [
+    Scheme(Method.RTN, 2, 32),
+    Scheme(Method.RTN, 4, 32, sparsity=0.5),
+    Scheme(Method.GPTQ, 4, 32),
+    Scheme(Method.GPTQ, 3, symmetric=False),
+    Scheme(Method.GPTQ, 4, 16, act_order=True),
+    Scheme(Method.SPARSEGPT, sparsity=0.6),
+    Scheme(Method.SPARSEGPT, 4, 32, symmetric=False, pattern=(2, 4)),
+    Scheme(Method.MAGNITUDE, pattern=(2, 4)),
+]
+
+
+def config_of(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def logits(folder: Path, **options: object) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, **options).eval().float()
+    tokens = AutoTokenizer.from_pretrained(folder)(sentences(1), return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return model(tokens).logits
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_checkpoint_is_what_its_report_says(
+    scheme: Scheme, family: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model, out = request.getfixturevalue(family), tmp_path / "out"
+    calls: list[tuple[int, int]] = []
+    report = compress_model(
+        model, out, scheme, TEXTS, platform="cpu", device="cpu", on_progress=lambda *at: calls.append(at)
+    )
+    assert calls == [(1, 2), (2, 2)]
+    assert load_report(out) == report
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert (out / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    assert (out / "generation_config.json").exists()
+
+    shapes = shapes_from_config(config_of(model))
+    linear, tensors = linear_shapes(shapes), load_file(out / "model.safetensors")
+    original = load_file(model / "model.safetensors")
+    for name in shapes.keys() - {f"{layer}.weight" for layer in linear}:
+        assert torch.equal(tensors[name], original[name]), name
+    assert len(report.layers) == len(linear)
+    assert report.loss is not None and all(layer.loss is not None and 0 < layer.loss < 1 for layer in report.layers)
+
+    packed = scheme.num_bits == 4
+    assert report.format == ("packed" if packed else "dequantized")
+    assert report.num_bytes == deployable_size(shapes, scheme).num_bytes
+    assert report.size_source == ("measured" if packed else "computed")
+    if packed:
+        assert report.num_bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        return
+    assert config_of(out).get("quantization_config") is None
+    assert report.served_gb * 1e9 >= 2 * report.num_parameters
+    weights = {layer: tensors[f"{layer}.weight"].float() for layer in linear}
+    for layer in report.layers:
+        zeros = float((weights[layer.name] == 0).float().mean())
+        assert zeros >= layer.sparsity - 1e-6
+        assert layer.sparsity == pytest.approx(scheme.sparsity, abs=1e-3)
+        if scheme.num_bits:
+            groups = weights[layer.name].reshape(-1, scheme.group_size or weights[layer.name].shape[1])
+            assert max(len(group.unique()) for group in groups) <= 2**scheme.num_bits
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_packed_and_dequantized_twins_are_one_model(
+    family: str, symmetric: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(family)
+    scheme = Scheme(Method.SPARSEGPT, 4, 32, symmetric=symmetric, sparsity=0.3)
+    outs = {form: tmp_path / form for form in (CheckpointFormat.PACKED, CheckpointFormat.DEQUANTIZED)}
+    reports = {form: compress_model(model, out, scheme, TEXTS, format=form) for form, out in outs.items()}
+    packed, dense = reports.values()
+    assert packed.layers == dense.layers
+    assert packed.num_bytes == dense.num_bytes
+    assert packed.served_gb < dense.served_gb
+    read = logits(outs[CheckpointFormat.PACKED], quantization_config=CompressedTensorsConfig(run_compressed=False))
+    torch.testing.assert_close(read, logits(outs[CheckpointFormat.DEQUANTIZED]), rtol=0, atol=1e-3)
+    assert (read - logits(model)).abs().max() > 0.02  # the comparison can tell models apart
+
+
+def test_layers_are_walked_as_transformers_runs_them(llama: Path, qwen3: Path) -> None:
+    rows = [list(range(5, 5 + length)) for length in (7, 19, 12)]
+    for folder in (llama, qwen3):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        batches = embed_rows(model, rows, torch.device("cpu"))
+        for layer in model.model.layers:
+            for unit in UNITS:
+                batches = [pass_unit(layer, unit, batch, unit_inputs(layer, unit, batch)) for batch in batches]
+        ours = torch.cat([model.lm_head(model.model.norm(batch.hidden))[batch.real] for batch in batches])
+        with torch.no_grad():
+            alone = [model(torch.tensor([row])).logits[0] for row in sorted(rows, key=len)]
+        torch.testing.assert_close(ours, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_hessians_are_measured_behind_the_compressed_modules(llama: Path, tmp_path: Path) -> None:
+    """The second layer's loss depends on what the first layer became."""
+    mild = compress_model(llama, tmp_path / "a", Scheme(Method.GPTQ, 8, 32), TEXTS)
+    harsh = compress_model(llama, tmp_path / "b", Scheme(Method.GPTQ, 2, 32), TEXTS)
+    assert mild.loss is not None and harsh.loss is not None and mild.loss < harsh.loss / 100
+    dense = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    assert dense.model.layers[0].self_attn.q_proj.weight.shape == (64, 64)
+
+
+def test_calibrated_methods_beat_their_data_free_twins(llama: Path, tmp_path: Path) -> None:
+    pairs = [
+        (Scheme(Method.GPTQ, 3, 32), Scheme(Method.RTN, 3, 32)),
+        (Scheme(Method.SPARSEGPT, sparsity=0.5), Scheme(Method.MAGNITUDE, sparsity=0.5)),
+    ]
+    for better, plain in pairs:
+        losses = [compress_model(llama, tmp_path / s.name, s, TEXTS).loss for s in (better, plain)]
+        assert losses[0] < 0.8 * losses[1]
+
+
+def test_the_same_request_gives_the_same_bytes(llama: Path, tmp_path: Path) -> None:
+    scheme = Scheme(Method.GPTQ, 3, 32)
+    first, second = (compress_model(llama, tmp_path / name, scheme, TEXTS) for name in "ab")
+    assert first.weights_fingerprint == second.weights_fingerprint
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    other = compress_model(llama, tmp_path / "c", scheme, replace(TEXTS, max_seq_length=16))
+    assert other.weights_fingerprint != first.weights_fingerprint
+
+
+def test_data_free_methods_need_no_calibration(llama: Path, tmp_path: Path) -> None:
+    report = compress_model(llama, tmp_path / "out", Scheme(Method.RTN, 4, 32))
+    assert (report.loss, report.calibration) == (None, None)
+    assert all(layer.weight_error > 0 and layer.loss is None for layer in report.layers)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "error", "said"),
+    [
+        (Scheme(Method.GPTQ, 4, 48), {}, SchemeError, "group_size is 48.*nearest"),
+        (Scheme(Method.MAGNITUDE, pattern=(2, 128)), {}, SchemeError, "sparsity is 2:128"),
+        (Scheme(Method.GPTQ, 4, 32), {"calibration": None}, CalibrationError, "calibration is missing"),
+        (Scheme(Method.RTN, 3, 32), {"format": CheckpointFormat.PACKED}, FormatError, "no kernel for packed 3-bit"),
+        (Scheme(Method.RTN, 4, 32), {"format": CheckpointFormat.PACKED, "platform": "cuda"}, FormatError, "is 64 x 64"),
+        (Scheme(Method.RTN, 4, 32), {"device": "tpu"}, InputError, "device is tpu"),
+        (Scheme(Method.RTN, 4, 32), {"device": "cuda:99"}, InputError, "device is cuda:99"),
+        (
+            Scheme(Method.GPTQ, 4, 32),
+            {"calibration": Calibration(texts=(" ".join(sentences(20)),), num_samples=1)},
+            CalibrationError,
+            "max_seq_length is .*at most 256",
+        ),
+    ],
+)
+def test_requests_that_cannot_be_met_leave_nothing(
+    llama: Path, tmp_path: Path, scheme: Scheme, options: dict, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        compress_model(llama, tmp_path / "out", scheme, **{"calibration": TEXTS, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_never_written_over(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist yet"):
+        compress_model(llama, tmp_path, Scheme(Method.RTN, 4, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "said"),
+    [
+        ("model.layers.1.mlp.up_proj.weight", lambda t: t[:-1], ModelError, "up_proj.weight is .127, 64."),
+        ("model.norm.weight", lambda t: None, ModelError, "model.norm.weight is missing"),
+        ("model.layers.1.mlp.up_proj.weight", lambda t: t * float("nan"), NumericalError, "up_proj.*not finite"),
+        ("model.embed_tokens.weight", lambda t: t * float("inf"), NumericalError, "q_proj.*inputs are not finite"),
+    ],
+)
+def test_broken_models_are_named(llama: Path, tmp_path: Path, name: str, change, error: type, said: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(llama, model)
+    tensors = load_file(model / "model.safetensors")
+    tensors[name] = change(tensors[name])
+    kept = {key: tensor.contiguous() for key, tensor in tensors.items() if tensor is not None}
+    save_file(kept, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(error, match=said):
+        compress_model(model, tmp_path / "out", Scheme(Method.GPTQ, 4, 32), TEXTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
