@@ -15,10 +15,11 @@ _PUNCTUATION = str.maketrans("‘’‚′“”„‐‑‒–—−", "''''\"\
 _SPECIAL_TOKEN = re.compile(r"<[|｜][^|｜<>]{1,40}[|｜]>")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 _STRAY_TAG = re.compile(r"</?(?:think|answer)>", re.I)
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox(?:\s*\[[^\]]*\]){0,2})\s*(?:(\{)|(-?\d+|[A-Za-z](?![A-Za-z])))")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox(?:\s*\[[^\]]*\]){0,2})\s*(?:(\{)|(-?\d+|(?<=\s)[A-Za-z](?![A-Za-z])))")
 _BOLD = re.compile(r"\*\*(?!\s)([^*\n]+?)\*\*|__(?!\s)([^_\n]+?)__|\\textbf\{([^{}\n]+)\}")
 _WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:bf|rm|it|sf|tt)|mbox|operatorname|boxed|fbox)\s*\{")
-_TEX_SPACE = re.compile(r"\\[,;:!>]|\\ |~|\\(?:q?quad|displaystyle|left|right)(?![A-Za-z])")
+_TEX_SPACE = re.compile(r"\\[,;:!>]|\\ |~|\\(?:q?quad|displaystyle)(?![A-Za-z])")
+_TEX_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])")
 _DELIMITER = re.compile(r"(?<!\\)\$+|\\[()\[\]]")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')*\]]*\s+(?=[^a-z\s])|\n+")
 _ADJECTIVE = r"(?:(?:final|correct|right|best|only|my|our|the)\s+)*"
@@ -106,7 +107,7 @@ def detex(text: str) -> str:
         end = _closing_brace(text, match.end())
         text = f"{text[: match.start()]} {text[match.end() : end]} {text[end + 1 :]}"
     text = _TEX_SPACE.sub(" ", _DELIMITER.sub("", text.replace("{,}", ",").replace(",\\!", ",")))
-    text = re.sub(r"\\([%$&#_{}])", r"\1", text)
+    text = re.sub(r"\\([%$&#_{}])", r"\1", _TEX_SIZE.sub("", text))
     return re.sub(r"[*_`]{2,}|`", "", re.sub(r"\s+", " ", text)).strip()
 
 
@@ -128,7 +129,7 @@ def after_cues(text: str, nouns: str = "answer") -> list[str]:
     """
     cue = re.compile(
         rf"\b{_ADJECTIVE}(?:{nouns})(?:\s+(?:to|for|of|in)\s[^.:\n]{{1,120}}?)?\s*"
-        rf"(?:(?:\bis|{_VERB}\b)\s*:?|:|=|-+>?)\s*(?![\s:])",
+        rf"(?:(?:\bis|{_VERB}\b)(?!n't)\s*:?|:|=|-+>?)\s*(?![\s:])",
         re.I,
     )
     text = plain(_HEADING.sub("Answer:", text))

@@ -114,7 +114,7 @@ class Client:
         """Asks for one completion of the prompt.
 
         Returns a Reply with `error` once the server refused, or failed as often as the policy allows.
-        Raises EndpointUnavailable when not one of the tries reached the server.
+        Raises EndpointUnavailable when the last try found nobody to connect to: the server is gone.
         """
         path, body = self._request(prompt, seed)
         start = time.monotonic()
@@ -150,7 +150,6 @@ class Client:
                 num_failed, has_connected = num_failed + 1, has_connected or not fault.is_unreachable
                 is_first_contact = body is None and not has_connected
                 if num_failed >= (NUM_FIRST_CONTACTS if is_first_contact else self._retry.num_tries):
-                    fault.is_unreachable = not has_connected
                     raise
                 delay_s = self._retry.delay_s(num_failed, fault.retry_after_s)
             await asyncio.sleep(delay_s)

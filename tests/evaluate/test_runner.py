@@ -191,7 +191,7 @@ def test_server_that_dies_stops_the_run_and_keeps_the_answers(server: Server, tm
         run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl"), concurrency=1)
     answers = read_answers(tmp_path / "out")
     assert [a.outcome for a in answers] == [Outcome.CORRECT] * len(answers)
-    assert 4 <= len(answers) <= 6
+    assert 4 <= len(answers) < 12
 
 
 def test_all_benchmarks_share_one_bounded_pool(server: Server, tmp_path: Path) -> None:
