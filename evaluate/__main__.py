@@ -43,7 +43,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
-        options = [o for action in self._actions for o in action.option_strings]
+        parsers = [
+            self,
+            *(p for a in self._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()),
+        ]
+        options = [option for parser in parsers for option in parser._option_string_actions]
         self.exit(2, f"error: {message}{nearest(unknown, options)} (see {self.prog} --help)\n")
 
 

@@ -83,8 +83,10 @@ def accuracy_interval(scores: Sequence[float], num_samples: float) -> tuple[floa
     n = len(scores)
     mean = fsum(scores) / n
     variance = fsum((s - mean) ** 2 for s in scores) / n / n
-    effective = mean * (1 - mean) / variance if variance > 0 else float(n)
-    return wilson_interval(mean, min(max(effective, float(n)), n * max(num_samples, 1.0)))
+    most = n * max(num_samples, 1.0)
+    spread = mean * (1 - mean)
+    effective = spread / variance if variance > 0 else (most if spread > 0 else float(n))
+    return wilson_interval(mean, min(max(effective, float(n)), most))
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:

@@ -62,20 +62,21 @@ def read_rows(path: Path, list_key: str = "examples") -> list[Row]:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    rows = _json_rows(path, text, list_key) or _line_rows(path, text)
+    rows = _json_rows(path, text, list_key)
+    rows = _line_rows(path, text) if rows is None else rows
     if not rows:
         raise BadInput(f"{path}: holds no problem, must hold at least one")
     return rows
 
 
-def _json_rows(path: Path, text: str, list_key: str) -> list[Row]:
-    """Rows of one JSON document; empty when the text is no single document (or a single line of JSON Lines)."""
+def _json_rows(path: Path, text: str, list_key: str) -> list[Row] | None:
+    """Rows of one JSON document; None when the text is none, but may be JSON Lines."""
     try:
         document = json.loads(text)
     except ValueError:
-        return []
+        return None
     if isinstance(document, dict) and list_key not in document:
-        return [Row(f"{path}: line 1", document)] if "\n" not in text.strip() else []
+        return None
     items = document[list_key] if isinstance(document, dict) else document
     if not isinstance(items, list):
         raise BadInput(f"{path}: holds {type(items).__name__}, must hold a list of problems")

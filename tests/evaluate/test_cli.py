@@ -1,0 +1,183 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluate.__main__ import main
+from tests.evaluate.toy_server import MODEL, Reply, Server, completion
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LINE = {"completion": r"so</think> \boxed{025}", "finish_reason": "stop", "reference": "25"}
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(server: Server, output: Path, *more: str) -> int:
+    return main(["run", "--endpoint", server.endpoint.url, "--model", MODEL, "--output", str(output), *more])
+
+
+class TestGrade:
+    def test_one_line_each_in_order_and_nothing_else(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [
+            LINE,
+            {**LINE, "reference": ["1", "2"]},
+            {**LINE, "finish_reason": "length"},
+            {**LINE, "completion": None},
+        ]
+        assert main(["grade", "--benchmark", "aime", str(write(tmp_path / "a.jsonl", *rows)), "--json"]) == 0
+        out, err = capsys.readouterr()
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert lines == [
+            {"outcome": "correct", "answer": "25", "rule": "boxed"},
+            {"outcome": "incorrect", "answer": "25", "rule": "boxed"},
+            {"outcome": "truncated", "answer": None, "rule": "finish_length"},
+            {"outcome": "error", "answer": None, "rule": "null_completion"},
+        ]
+        assert err == ""
+
+    def test_short_texts_have_f1_and_a_count_closes_the_list(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        row = {"completion": "</think> 3rd generation", "finish_reason": "stop", "reference": ["third generation"]}
+        assert main(["grade", "--benchmark", "musique", str(write(tmp_path / "a.jsonl", row))]) == 0
+        first, last = capsys.readouterr().out.splitlines()
+        assert json.loads(first)["f1"] == 0.5
+        assert last == "1 graded: 1 incorrect"
+
+    @pytest.mark.parametrize(
+        ("bad", "named"),
+        [
+            ({"completion": 5}, "key 'completion' is 5, must be a text or null"),
+            ({"reference": 25}, "key 'reference' is 25"),
+            ({"reference": []}, "key 'reference' is []"),
+            ({"reference": "x"}, "must be an integer"),
+            ({"options": ["A"]}, "key 'options'"),
+            ({"finish_reason": 1}, "key 'finish_reason'"),
+        ],
+    )
+    def test_bad_lines_are_named(
+        self, bad: dict[str, object], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = write(tmp_path / "a.jsonl", LINE, {**LINE, **bad})
+        assert main(["grade", "--benchmark", "aime", str(path), "--json"]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"error: {path}: line 2: ") and named in err and err.count("\n") == 1
+
+    @pytest.mark.parametrize("key", LINE)
+    def test_missing_keys_are_named(self, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = write(tmp_path / "a.jsonl", {k: v for k, v in LINE.items() if k != key})
+        assert main(["grade", "--benchmark", "aime", str(path)]) == 2
+        assert f"line 1: key {key!r} is missing" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("content", ["", "\n", "[]\n", "{\n"])
+    def test_files_of_another_shape_are_refused(
+        self, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.jsonl").write_text(content)
+        assert main(["grade", "--benchmark", "aime", str(tmp_path / "a.jsonl")]) == 2
+        assert str(tmp_path / "a.jsonl") in capsys.readouterr().err
+
+
+class TestRun:
+    def test_leaves_answers_and_summary_and_prints_a_table(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        server.answer = lambda body, n: completion("<think>\n1\n</think>\nTrue")
+        file = write(tmp_path / "f.jsonl", {"premises": ["p"], "conclusion": "c", "label": "True"})
+        more = ["--benchmark", f"folio={file}", "--benchmark", "logic", "--num-problems", "5", "--temperature", "0"]
+        assert run(server, tmp_path / "out", *more) == 0
+        out, err = capsys.readouterr()
+        assert "folio" in out and "1.000" in out and "logic" in out
+        assert "folio: 1 problems" in err and "CC BY-SA 4.0" in err
+        lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+        assert len(lines) == 6
+        assert lines[0]["benchmark"] == "folio" and lines[0]["outcome"] == "correct"
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert summary["benchmarks"]["folio"]["accuracy"] == 1.0
+        assert summary["benchmarks"]["folio"]["think_share"] > 0
+        assert {b["temperature"] for b in server.asked} == {0.0}
+
+    def test_json_prints_the_summary_alone(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(server, tmp_path / "out", "--benchmark", "recall", "--num-problems", "2", "--json") == 0
+        assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+    def test_failed_requests_give_exit_code_1(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        server.answer = lambda body, n: Reply({"error": "too long"}, status=400)
+        assert run(server, tmp_path / "out", "--benchmark", "logic", "--num-problems", "2") == 1
+        assert "2 requests failed" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("more", "named"),
+        [
+            (["--benchmark", "aime=nowhere.jsonl"], "nowhere.jsonl: no such file"),
+            (["--benchmark", "aimee"], "nearest is 'aime'"),
+            (["--benchmark", "logic", "--benchmark", "logic"], "stands there twice"),
+            (["--benchmark", "logic", "--model", "other"], "serves no model 'other', but toy"),
+            (
+                ["--benchmark", "logic", "--endpoint", "http://127.0.0.1:9/v1"],
+                "http://127.0.0.1:9/v1: cannot be reached",
+            ),
+        ],
+    )
+    def test_bad_input_is_one_line_and_exit_code_2(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], named: str
+    ) -> None:
+        assert run(server, tmp_path / "out", *more) == 2
+        out, err = capsys.readouterr()
+        assert named in err and err.count("\n") == 1 and out == ""
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("more", "named"),
+        [
+            (["--temperature", "nan"], "--temperature: is 'nan', must be a number from 0 to 10"),
+            (["--temperature", "-1"], "must be a number from 0"),
+            (["--max-tokens", "0"], "--max-tokens: is '0', must be a whole number from 1"),
+            (["--max-tokens", "1e3"], "must be a whole number"),
+            (["--top-p", "0"], "--top-p"),
+            (["--prompting", "chatt"], "must be chat or completion"),
+            (["--max-token", "5"], "nearest is '--max-tokens'"),
+        ],
+    )
+    def test_bad_arguments_are_one_line_and_exit_code_2(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], named: str
+    ) -> None:
+        with pytest.raises(SystemExit) as refusal:
+            run(server, tmp_path / "out", "--benchmark", "logic", *more)
+        err = capsys.readouterr().err
+        assert refusal.value.code == 2
+        assert named in err and err.count("\n") == 1
+
+    def test_another_sampling_in_the_same_folder_names_the_difference(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["--benchmark", "logic", "--num-problems", "2"]
+        assert run(server, tmp_path / "out", *arguments) == 0
+        capsys.readouterr()
+        assert run(server, tmp_path / "out", *arguments, "--seed", "5") == 2
+        err = capsys.readouterr().err
+        assert "sampling.seed 0, not 5" in err and err.count("\n") == 1
+
+
+def test_help_teaches_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, evaluate.__main__ as m\n"
+        "try: m.main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "import evaluate.runner, evaluate.benchmarks\n"
+        "heavy = {'torch', 'transformers', 'vllm', 'ray', 'mlflow', 'httpx', 'pydantic', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout and "--benchmark aime=aime24.jsonl" in done.stdout
