@@ -1,0 +1,174 @@
+"""Checkpoints: made by an actor that holds the slot's devices and ends before the engine starts.
+
+An actor that is up compresses the trial's own scheme first and then what else the study wants of the same base model
+and nobody is making: loading torch and the model is paid once, and the engine then stays warm from trial to trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from compress.calibration import Calibration, load_calibration
+from compress.scheme import CheckpointFormat, Platform, Scheme
+from compress.size import linear_shapes
+from evaluate.benchmarks import BENCHMARKS, load_benchmark
+from sweep.config import BenchmarkConfig, CalibrationConfig, ModelConfig, StudyConfig
+from sweep.errors import CompressionFailed
+from sweep.known_models import find_shapes
+from sweep.leases import Slot, TrialProgress
+from sweep.serving import end_engine
+from sweep.space import TrialConfig, checkpoint_format
+from sweep.store import base_fingerprint, checkpoint_folder, is_whole, locked
+
+
+@dataclass(frozen=True)
+class CompressJob:
+    """One checkpoint to make: everything that decides its bytes, and where it goes."""
+
+    model: Path
+    out: Path
+    scheme: Scheme
+    calibration: Calibration | None
+    format: CheckpointFormat
+    platform: Platform
+
+    @property
+    def lock(self) -> Path:
+        return self.out.parent / ".locks" / self.out.name
+
+
+class CompressActor:
+    """Runs in a process of its own with `compress.num_gpus` GPUs."""
+
+    def compress(self, jobs: Sequence[CompressJob]) -> None:
+        """Make the first job's checkpoint, waiting for whoever makes it already; then what is free of the others.
+
+        Raises what compress raises for the first; a failure of another is left to the trial that wants it.
+        """
+        own, *others = jobs
+        _make(own, wait=True)
+        for job in others:
+            with contextlib.suppress(Exception):  # its own trial meets it again, and fails with it
+                _make(job, wait=False)
+
+
+def _make(job: CompressJob, *, wait: bool) -> None:
+    from compress.pipeline import compress_model
+
+    with locked(job.lock, wait=wait) as held:
+        if held and not is_whole(job.out):
+            compress_model(job.model, job.out, job.scheme, job.calibration, format=job.format, platform=job.platform)
+
+
+def make_checkpoint(jobs: Sequence[CompressJob], slot: Slot, study: StudyConfig) -> Path:
+    """Return the folder of the first job, compressed now if need be. The actor is gone when this returns.
+
+    The slot's warm engine ends first where its GPUs and the actor's do not fit the slot together. Raises
+    CompressionFailed with the cause.
+    """
+    own, *others = jobs
+    if is_whole(own.out):
+        return own.out
+    slot.report(TrialProgress(phase="compressing"))
+    if study.compress.num_gpus + study.engine.num_gpus > study.slots.num_gpus:
+        end_engine(slot)
+    with _actor(study.compress.num_gpus) as actor:
+        try:
+            ray.get(actor.compress.remote([own, *(job for job in others if not is_whole(job.out))]))
+        except RayTaskError as error:
+            raise CompressionFailed(f"{own.scheme.name}: {error.cause}") from error
+        except RayActorError as error:
+            raise CompressionFailed(f"{own.scheme.name}: the compress actor died: {error}") from error
+    return own.out
+
+
+@contextlib.contextmanager
+def _actor(num_gpus: int) -> Iterator[Any]:
+    """A compress actor outside the trial's placement group; ended, and its GPUs free, when the block ends."""
+    options = {
+        "num_cpus": 0,
+        "num_gpus": num_gpus,
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(placement_group=None),  # type: ignore[arg-type]
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}},
+    }
+    actor: Any = ray.remote(CompressActor).options(**options).remote()
+    try:
+        yield actor
+    finally:
+        ray.kill(actor)
+
+
+def compress_jobs(study: StudyConfig, config: TrialConfig, siblings: Sequence[TrialConfig]) -> list[CompressJob]:
+    """The trial's job first, then those of the other trials of the same base model."""
+    model = resolve_model(config.model)
+    calibration = calibration_of(study)
+    base = base_fingerprint(study.store, model)
+    linear = linear_shapes(find_shapes(config.model) or {})
+    jobs = []
+    for trial in [config, *siblings]:
+        if trial.scheme is None or trial.model != config.model:
+            continue
+        used = calibration if trial.scheme.needs_calibration else None
+        format = checkpoint_format(study, trial.scheme, linear)
+        calibration_hash = used.content_hash if used else None
+        out = checkpoint_folder(study.store, model.name, base, trial.scheme, calibration_hash, format)
+        jobs.append(CompressJob(model, out, trial.scheme, used, format, study.platform))
+    return jobs
+
+
+def resolve_model(model: ModelConfig) -> Path:
+    """The base model's folder; one on the Hub is downloaded, or found in the cache."""
+    if model.path is not None:
+        return model.path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    try:
+        return Path(snapshot_download(str(model.hub), revision=model.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CompressionFailed(f"{model.hub} could not be fetched from the Hub: {error}") from error
+
+
+def calibration_of(study: StudyConfig) -> Calibration:
+    """The study's calibration: its file, or train-side items of its generated tasks, none of which is asked."""
+    tasks = tuple(
+        benchmark.model_copy(update={"num_problems": benchmark.num_problems or study.num_problems})
+        for benchmark in study.benchmarks
+        if BENCHMARKS[benchmark.name].generated
+    )
+    return _calibration(study.calibration, tasks, study.seed)
+
+
+@lru_cache(maxsize=16)
+def _calibration(config: CalibrationConfig, tasks: tuple[BenchmarkConfig, ...], seed: int) -> Calibration:
+    settings: dict[str, Any] = {
+        "num_samples": config.num_samples,
+        "max_seq_length": config.max_seq_length,
+        "seed": seed,
+    }
+    if config.file is not None:
+        return load_calibration(config.file, **settings)
+    asked: set[str] = set()
+    conversations = []
+    for task in tasks:
+        asked |= {problem.question for problem in load_benchmark(task.name, num_problems=task.num_problems).problems}
+        generate = import_module(f"evaluate.benchmarks.{task.name}").generate
+        for item in generate("train", -(-config.num_samples // len(tasks)), seed):
+            question = {"role": "user", "content": item.problem.question}
+            conversations.append((question, {"role": "assistant", "content": item.completion}))
+    overlap = asked & {question["content"] for question, _ in conversations}
+    if overlap:
+        raise CompressionFailed(f"{len(overlap)} calibration items are among the questions: {next(iter(overlap))[:80]}")
+    return Calibration(conversations=tuple(conversations), **settings)

@@ -1,0 +1,77 @@
+"""From a study's search to what Ray Tune runs: a fixed list of trials, or Optuna's proposals one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+
+from sweep.config import StudyConfig
+from sweep.space import TrialConfig, baselines, grid, random_trials, suggest
+
+TRIAL = "trial"  # the key of Tune's config that names the trial
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass of Ray Tune: a search algorithm (None = the listed trials) and how many trials it makes."""
+
+    param_space: dict[str, Any]
+    search_alg: Any | None
+    num_samples: int
+
+
+def make_phases(study: StudyConfig, proposals: Sequence[dict[str, Any]]) -> list[Phase]:
+    """Baselines first, then the search.
+
+    proposals: parameters that an interrupted launch of this study had proposed, asked again in their order; the ones
+    that were finished are answered from the stores, so the sampler learns what it knew.
+    """
+    first = list(dict.fromkeys(trial.name for trial in baselines(study)))
+    match study.search.algorithm:
+        case "grid":
+            return [_listed(_beside_their_baseline(first, [trial.name for trial in grid(study)]))]
+        case "random":
+            return [_listed(_beside_their_baseline(first, [trial.name for trial in random_trials(study)]))]
+        case algorithm:
+            searcher = _optuna(study, algorithm, proposals)
+            return [_listed(first), Phase({}, searcher, int(study.search.num_trials or 0))]
+
+
+def find_trial(study: StudyConfig, name: str) -> TrialConfig:
+    """The trial of that name, from the baselines and the whole grid."""
+    return next(trial for trial in [*baselines(study), *grid(study)] if trial.name == name)
+
+
+def _listed(names: Sequence[str]) -> Phase:
+    return Phase({TRIAL: tune.grid_search(list(names))}, None, 1)
+
+
+def _beside_their_baseline(baseline_names: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Each model's baseline just before its trials, so that an engine of that model is started once."""
+    ordered = []
+    for baseline in baseline_names:
+        model = baseline.split("/")[0]
+        ordered += [baseline, *(name for name in names if name.split("/")[0] == model)]
+    return ordered
+
+
+def _optuna(study: StudyConfig, algorithm: str, proposals: Sequence[dict[str, Any]]) -> Any:
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    samplers: dict[str, Any] = {"tpe": optuna.samplers.TPESampler, "nsga2": optuna.samplers.NSGAIISampler}
+
+    def propose(trial: Any) -> dict[str, str]:
+        return {TRIAL: suggest(study, trial).name}
+
+    return OptunaSearch(
+        space=propose,
+        metric=list(study.objectives),
+        mode=list(study.objectives.values()),
+        sampler=samplers[algorithm](seed=study.seed),
+        points_to_evaluate=[dict(params) for params in proposals] or None,
+    )

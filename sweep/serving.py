@@ -1,0 +1,160 @@
+"""Engines: one Ray Serve application a slot, kept warm from trial to trial while the layout of the weights fits.
+
+`serve_checkpoint` is the one way in. It swaps the checkpoint into the slot's engine where the layout matches, starts
+a new engine otherwise, and ends the engine when anything goes wrong in its `with` block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayTaskError
+from ray.serve.schema import ApplicationStatus
+
+from evaluate.schema import Endpoint
+from sweep.errors import CanaryMismatch, EngineFailed, TrialError
+from sweep.leases import Slot
+from sweep.replica import ServedCheckpoint, VllmReplica, replica_environment
+
+POLL_S = 0.25
+LOG_TAIL_LINES = 3
+# Files of a checkpoint that a running engine has already built something from: with others it must start anew.
+LAYOUT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How every engine of a study is started. Times in seconds."""
+
+    num_gpus: float
+    num_cpus: int
+    start_timeout_s: float
+    engine_kwargs: Mapping[str, Any]
+    base_url: str
+    log_folder: Path
+    owner: str
+
+
+def layout_key(folder: Path, engine_kwargs: Mapping[str, Any]) -> str:
+    """Checkpoints with one key can be swapped in one engine: same architecture, quantization layout and tokenizer."""
+    digest = hashlib.blake2b(json.dumps(dict(engine_kwargs), sort_keys=True).encode(), digest_size=12)
+    for name in LAYOUT_FILES:
+        path = folder / name
+        digest.update(name.encode() + b"\0" + (path.read_bytes() if path.exists() else b""))
+    return digest.hexdigest()
+
+
+@contextmanager
+def serve_checkpoint(
+    checkpoint: ServedCheckpoint, model: str, slot: Slot, settings: EngineSettings
+) -> Iterator[Endpoint]:
+    """Yield an endpoint that answers with `checkpoint`'s weights; the engine stays in the slot for the next trial.
+
+    Raises EngineFailed (did not start in time, died, cannot load) or CanaryMismatch (holds other weights).
+    """
+    layout = layout_key(checkpoint.folder, settings.engine_kwargs)
+    try:
+        if slot.engine_layout == layout:
+            _swap(checkpoint, slot.app_name)
+        else:
+            end_engine(slot)
+            slot.engine_starts()  # recorded before the start: whoever finds the slot after a death knows what to end
+            _start(checkpoint, slot.app_name, settings)
+            slot.engine_runs(layout, model)
+        yield Endpoint(url=f"{settings.base_url}/{slot.app_name}/v1", model=checkpoint.name)
+    except BaseException:
+        end_engine(slot)
+        raise
+
+
+def end_engine(slot: Slot) -> None:
+    """Delete the slot's application and wait until its replica is gone."""
+    if slot.has_engine:
+        end_application(slot.app_name)
+        slot.engine_ended()
+
+
+def end_application(app_name: str) -> None:
+    """Delete an application; one that is not there is no error."""
+    serve.delete(app_name)
+
+
+def engine_fault(slot: Slot) -> str | None:
+    """What Serve says is wrong with the slot's engine, or None while it is healthy."""
+    application = serve.status().applications.get(slot.app_name)
+    if application is None:
+        return "its application is gone"
+    if application.status is ApplicationStatus.RUNNING:
+        return None
+    return _first_line(application.message) or application.status.value.lower()
+
+
+def log_path(app_name: str, settings: EngineSettings) -> Path:
+    return settings.log_folder / f"{app_name}.log"
+
+
+def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings) -> None:
+    log = log_path(app_name, settings)
+    deployment: Any = serve.deployment(serve.ingress()(VllmReplica))
+    deployment = deployment.options(
+        name="vllm",
+        num_replicas=1,
+        max_ongoing_requests=4096,
+        max_constructor_retry_count=1,
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=2,
+        ray_actor_options={
+            "num_cpus": 0,  # the slot is what counts; a bundle of CPUs would wait for ever on a small machine
+            "num_gpus": settings.num_gpus,
+            "runtime_env": {"env_vars": replica_environment(settings.num_cpus)},
+        },
+    )
+    app = deployment.bind(checkpoint, dict(settings.engine_kwargs), log, settings.owner)
+    target = serve.RunTarget(target=app, name=app_name, route_prefix=f"/{app_name}")
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    deadline = time.monotonic() + settings.start_timeout_s
+    while True:
+        application = serve.status().applications.get(app_name)
+        match application.status if application else None:
+            case ApplicationStatus.RUNNING:
+                return
+            case ApplicationStatus.DEPLOY_FAILED | ApplicationStatus.UNHEALTHY:
+                raise _start_failure(application.message if application else "", log)
+            case _ if time.monotonic() > deadline:
+                raise EngineFailed(
+                    f"no healthy engine after engine.start_timeout_s = {settings.start_timeout_s:g} s; log: {log}"
+                )
+        time.sleep(POLL_S)
+
+
+def _swap(checkpoint: ServedCheckpoint, app_name: str) -> None:
+    try:
+        serve.get_app_handle(app_name).swap.remote(checkpoint).result()
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, TrialError) else EngineFailed(f"swap failed: {cause}") from error
+
+
+def _start_failure(message: str, log: Path) -> TrialError:
+    """Serve hands the replica's traceback over as text; its last line is the cause."""
+    cause = next((line.strip() for line in reversed(message.splitlines()) if "Error" in line or "Mismatch" in line), "")
+    kind = CanaryMismatch if "CanaryMismatch" in cause else EngineFailed
+    return kind(f"the engine did not start: {cause or _first_line(message)}; log: {log}")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""

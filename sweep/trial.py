@@ -1,0 +1,173 @@
+"""Start here: one trial, from a base model and a scheme to scores.
+
+    stored already? -> take a slot -> checkpoint (compress actor) -> engine (Ray Serve, vLLM) -> answers -> TrialResult
+
+Everything a trial leaves is in the stores, so a trial that runs again finds what it had and does the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+
+from evaluate.errors import EvaluateError
+from evaluate.runner import run_benchmarks
+from evaluate.schema import Answer, Endpoint, Outcome
+from evaluate.store import read_answers
+from sweep.compression import compress_jobs, make_checkpoint
+from sweep.config import StudyConfig
+from sweep.errors import EngineFailed, EvaluationFailed, TrialError
+from sweep.leases import Slot, TrialProgress, lease
+from sweep.replica import ServedCheckpoint
+from sweep.results import (
+    CheckpointFacts,
+    TrialResult,
+    answers_folder,
+    evaluation_settings,
+    load_benchmarks,
+    load_checkpoint,
+    load_result,
+    sampling_of,
+    trial_seeds,
+)
+from sweep.serving import EngineSettings, engine_fault, log_path, serve_checkpoint
+from sweep.space import TrialConfig
+from sweep.store import StudyFolder, file_name, locked, write_json
+
+REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """What every trial of a launch shares. `siblings` may be compressed along with a trial of the same base model."""
+
+    study: StudyConfig
+    folder: StudyFolder
+    pool: str
+    base_url: str
+    siblings: tuple[TrialConfig, ...]
+    launch: str
+
+    @property
+    def engine(self) -> EngineSettings:
+        return EngineSettings(
+            num_gpus=self.study.engine.num_gpus,
+            num_cpus=os.cpu_count() or 1,
+            start_timeout_s=self.study.engine.start_timeout_s,
+            engine_kwargs=self.study.engine.engine_kwargs,
+            base_url=self.base_url,
+            log_folder=self.folder.logs,
+            owner=self.pool,
+        )
+
+
+def run_trial(config: TrialConfig, context: StudyContext) -> TrialResult:
+    """Score one compressed model. Raises TrialError with the cause; a fault is never a score."""
+    study = context.study
+    with locked(study.store / "locks" / file_name(config.name)):
+        if stored := load_result(study, config):
+            return stored
+        with lease(context.pool, config.name, config.model.name) as slot:
+            timing = Timing()
+            checkpoint = _checkpoint(config, context, slot)
+            timing.compressed()
+            slot.report(TrialProgress(phase="starting the engine"))
+            served = ServedCheckpoint(checkpoint.folder, checkpoint.served_name, checkpoint.fingerprint)
+            with serve_checkpoint(served, config.model.name, slot, context.engine) as endpoint:
+                timing.served()
+                for seed in trial_seeds(study, config):
+                    _ask(endpoint, checkpoint, seed, context, slot)
+        write_json(context.folder.timing(config.name), {"launch": context.launch, **timing.ended()})
+    result = load_result(study, config)
+    if result is None:
+        raise EvaluationFailed(f"{config.name}: answers are missing in {study.store / 'answers'}")
+    return result
+
+
+def _checkpoint(config: TrialConfig, context: StudyContext, slot: Slot) -> CheckpointFacts:
+    """The base model itself for a baseline, else its compressed checkpoint, made now if need be."""
+    study = context.study
+    if config.scheme is not None:
+        make_checkpoint(compress_jobs(study, config, context.siblings), slot, study)
+    facts = load_checkpoint(study, config)
+    assert facts is not None  # make_checkpoint returns when the folder is whole
+    return facts
+
+
+def _ask(endpoint: Endpoint, checkpoint: CheckpointFacts, seed: int, context: StudyContext, slot: Slot) -> None:
+    """Ask what the store does not hold yet. Raises EngineFailed or EvaluationFailed unless every answer is there."""
+    study = context.study
+    folder = answers_folder(study, checkpoint, seed)
+    meter = Meter(slot, study.concurrency)
+    running = run_benchmarks(
+        endpoint,
+        load_benchmarks(study),
+        sampling_of(study, seed),
+        folder,
+        concurrency=study.concurrency,
+        on_answer=meter.count,
+        settings=evaluation_settings(study, checkpoint),
+    )
+    try:
+        summary = asyncio.run(running)
+    except EvaluateError as error:
+        raise _fault(str(error), context, slot) from error
+    if summary.num_errors:
+        failed = next(answer for answer in read_answers(folder) if answer.outcome is Outcome.ERROR)
+        raise _fault(f"{summary.num_errors} questions without an answer: {failed.error}", context, slot)
+    if throughput := meter.tokens_per_s():
+        write_json(folder / "throughput.json", {"tokens_per_s": throughput, "concurrency": study.concurrency})
+
+
+def _fault(what: str, context: StudyContext, slot: Slot) -> TrialError:
+    """The engine's own fault where Serve knows one, else what the client met."""
+    cause = engine_fault(slot)
+    log = log_path(slot.app_name, context.engine)
+    if cause is not None:
+        return EngineFailed(f"the engine died: {cause}; {what}; log: {log}")
+    return EvaluationFailed(f"{what}; log: {log}")
+
+
+class Meter:
+    """Counts answers as they come, tells the driver, and measures tokens/s while the queue was full."""
+
+    def __init__(self, slot: Slot, concurrency: int) -> None:
+        self._slot, self._concurrency = slot, concurrency
+        self._times: list[tuple[float, int]] = []
+        self._tokens = 0
+        self._told = 0.0
+
+    def count(self, answer: Answer) -> None:
+        now = time.monotonic()
+        self._tokens += answer.completion_tokens or 0
+        self._times.append((now, self._tokens))
+        if now - self._told >= REPORT_EVERY_S:
+            self._told = now
+            self._slot.report(TrialProgress("answering", len(self._times), self._tokens))
+
+    def tokens_per_s(self) -> float | None:
+        """From the answer that ends the ramp-up to the last one that had a full queue behind it; None for few."""
+        if len(self._times) < 3 * self._concurrency:
+            return None
+        (first, before), (last, after) = self._times[self._concurrency - 1], self._times[-self._concurrency]
+        return (after - before) / (last - first) if last > first else None
+
+
+class Timing:
+    """Seconds of a trial's phases; not part of any score."""
+
+    def __init__(self) -> None:
+        self._marks = [time.time()]
+
+    def compressed(self) -> None:
+        self._marks.append(time.time())
+
+    def served(self) -> None:
+        self._marks.append(time.time())
+
+    def ended(self) -> dict[str, float]:
+        start, compressed, served, end = *self._marks, time.time()
+        seconds = {"compress_s": compressed - start, "engine_s": served - compressed, "answer_s": end - served}
+        return {"started": start, "ended": end, **seconds}
