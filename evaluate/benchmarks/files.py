@@ -1,11 +1,16 @@
 """Reads publishers' files: JSON, JSON Lines or Parquet, from the user's disk or from the Hugging Face hub."""
 
 import json
+import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from evaluate.errors import BadInput
 
@@ -112,25 +117,36 @@ def _parquet_rows(path: Path) -> list[Row]:
 
 
 def fetch(hub: HubFile, name: str) -> Path:
-    """Downloads one file from the hub into its cache and returns the path; later calls find it there, offline too.
+    """Returns the path of one file of the hub in its cache; it is downloaded where it is not there yet.
 
     name: the benchmark's, for the message. Raises BadInput with the way out when the hub cannot be reached.
     """
-    import httpx
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
 
     way_out = f"give a file of your own: {name}=FILE"
+    download = partial(hf_hub_download, hub.repo, hub.filename, repo_type="dataset", revision=hub.revision)
+    with suppress(EntryNotFoundError):
+        return Path(download(local_files_only=True))
     try:
-        return Path(hf_hub_download(hub.repo, hub.filename, repo_type="dataset", revision=hub.revision))
+        _probe(constants.ENDPOINT)
+        return Path(download())
     except GatedRepoError:
         raise BadInput(
             f"{hub}: gated, accept its terms on https://huggingface.co/datasets/{hub.repo} and set HF_TOKEN; "
             f"or {way_out}"
         ) from None
-    except (HfHubHTTPError, EntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise BadInput(f"{hub}: cannot be fetched ({reason}); {way_out}") from None
+
+
+def _probe(url: str) -> None:
+    """Raises OSError at once where no host answers; the hub's own client would try for half a minute, aloud."""
+    parts = urlsplit(url)
+    if parts.hostname and not getproxies():
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), timeout=10).close()
 
 
 def checksum(path: Path) -> str:
