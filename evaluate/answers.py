@@ -19,7 +19,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox(?:\s*\[[^\]]*\]){0,2})\s*(?:(\{)|(-
 _BOLD = re.compile(r"\*\*(?!\s)([^*\n]+?)\*\*|__(?!\s)([^_\n]+?)__|\\textbf\{([^{}\n]+)\}")
 _WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:bf|rm|it|sf|tt)|mbox|operatorname|boxed|fbox)\s*\{")
 _TEX_SPACE = re.compile(r"\\[,;:!>]|\\ |~|\\(?:q?quad|displaystyle)(?![A-Za-z])")
-_TEX_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])")
+_TEX_INVISIBLE = re.compile(r"\\[hv]?phantom\{[^{}]*\}|\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])|\\\\")
 _DELIMITER = re.compile(r"(?<!\\)\$+|\\[()\[\]]")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')*\]]*\s+(?=[^a-z\s])|\n+")
 _ADJECTIVE = r"(?:(?:final|correct|right|best|only|my|our|the)\s+)*"
@@ -103,11 +103,12 @@ def _closing_brace(text: str, start: int) -> int:
 
 def detex(text: str) -> str:
     r"""Takes the typesetting off: \text{...} wrappers, nested boxes, thin spaces, math delimiters, escapes."""
+    text = _TEX_INVISIBLE.sub("", text)
     while match := _WRAPPER.search(text):
         end = _closing_brace(text, match.end())
         text = f"{text[: match.start()]} {text[match.end() : end]} {text[end + 1 :]}"
     text = _TEX_SPACE.sub(" ", _DELIMITER.sub("", text.replace("{,}", ",").replace(",\\!", ",")))
-    text = re.sub(r"\\([%$&#_{}])", r"\1", _TEX_SIZE.sub("", text))
+    text = re.sub(r"\\([%$&#_{}])", r"\1", text)
     return re.sub(r"[*_`]{2,}|`", "", re.sub(r"\s+", " ", text)).strip()
 
 
@@ -128,7 +129,7 @@ def after_cues(text: str, nouns: str = "answer") -> list[str]:
     Each piece starts at the first word after the marker and ends before the next marker or empty line.
     """
     cue = re.compile(
-        rf"\b{_ADJECTIVE}(?:{nouns})(?:\s+(?:to|for|of|in)\s[^.:\n]{{1,120}}?)?\s*"
+        rf"\b{_ADJECTIVE}(?:{nouns})[\"']?(?:\s+(?:to|for|of|in)\s[^.:\n]{{1,120}}?)?\s*"
         rf"(?:(?:\bis|{_VERB}\b)(?!n't)\s*:?|:|=|-+>?)\s*(?![\s:])",
         re.I,
     )

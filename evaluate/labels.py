@@ -14,7 +14,7 @@ _NOUNS = r"answer|label|verdict|truth[ -]value|classification|judge?ment"
 _ADVERB = r"(?:(?:\w+ly|so|then|also|thus|hence|indeed|in fact)\s+)?"
 _ABLE = r"(?:determin|conclud|infer|prov|establish|verif|decid|deduc|confirm|evaluat|assess|ascertain|deriv)\w*"
 _CANNOT = r"(?:can\s?not|can't|could not|couldn't|impossible to|unable to|not possible to|no way to|not able to|cannot)"
-_REST = r"(?:(?!\b(?:so|therefore|thus|hence)\b)[^.;,\n])*"  # of the clause
+_REST = r"(?:(?!\b(?:so|therefore|thus|hence|but|however)\b)[^.;,\n])*"  # of the clause
 _CLAIM = r"\b(?:conclusion|statement|claim|hypothesis|assertion|proposition|argument|sentence)\b"
 
 # In order of precedence: a longer phrase takes its words away from the shorter ones below it.
@@ -36,6 +36,8 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
         rf"(?:information|evidence|data|details?)(?:\s+(?:about|on|regarding|whether|that|to)\b{_REST})?",
         "Uncertain",
     ),
+    (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that\b{_REST}", "False"),
+    (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?true that\b{_REST}", "True"),
     (rf"not the case that\b{_REST}\btrue", "False"),
     (rf"not the case that\b{_REST}\bfalse", "True"),
     (r"(?:isn't|not) (?:un(?:certain|known|determined)|indeterminate)", None),
@@ -65,7 +67,12 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     ),
     (rf"(?:not|isn't|can\s?not be|can't be)\s+{_ADVERB}(?:false|incorrect|untrue)", "True"),
     (r"false|untrue|(?:is|are|be) incorrect|contradict(?:s|ed by) the (?:\w+ )?premises", "False"),
-    (r"true|(?:is|are|be) correct|follows? (?:\w+ )?from|entailed by", "True"),
+    (r"(?:does not|doesn't) hold", "False"),
+    (
+        r"true|(?:conclusion|statement|claim) (?:\w+ly )?holds|(?:is|are|be) correct|follows? (?:\w+ )?from"
+        r"|entailed by",
+        "True",
+    ),
 )
 _EVENT = re.compile("|".join(rf"(?P<p{i}>\b(?:{p})\b)" for i, (p, _) in enumerate(_PHRASES)), re.I)
 _REASON = re.compile(

@@ -25,8 +25,9 @@ _CONCLUDES = re.compile(
 _CLAUSE = re.compile(
     r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b)", re.I
 )
+_REASON = re.compile(r"(?<=\S),?\s+(?:because|since|as (?:she|he|they|it|the))\b.*$", re.I | re.S)
 _DOTTED_TIME = re.compile(r"\b([ap])\.\s?m\b\.?", re.I)
-_BARE = re.compile(r"^(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;)\s])", re.I)
+_BARE = re.compile(r"^(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;)\s\"'}\]])", re.I)
 _JOINED = r"(?:or|and|/|&|,)\s*(?:possibly\s+|maybe\s+|option\s+|choice\s+)?"
 _REJECTION = re.compile(
     r"\b(?:not|n't|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?|rules? out|ruled out"
@@ -164,7 +165,7 @@ def _texts(text: str, listed: Mapping[str, str]) -> list[str]:
 
 
 def _clauses(text: str) -> list[str]:
-    return [clause for sentence in sentences(text) for clause in _CLAUSE.split(sentence)]
+    return [_REASON.sub("", clause) for sentence in sentences(text) for clause in _CLAUSE.split(sentence)]
 
 
 def _last_kept(text: str, listed: Mapping[str, str]) -> Reading:

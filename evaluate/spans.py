@@ -57,10 +57,11 @@ def read_span(text: str) -> Reading:
     boxes = [b for b in (detex(b.text) for b in find_boxes(text)) if b]
     if boxes:
         return _reading(boxes[-1], "boxed")
-    if cues := after_cues(text):
-        return _reading(_first_statement(cues[-1]), "cue")
-    lines = [line.strip() for line in plain(text).splitlines() if line.strip(" -#")]
     bold = list(dict.fromkeys(b.strip(" :") for b in find_bold(text) if not b.endswith(":")))
+    if cues := after_cues(text):
+        emphasized = [b for b in bold if cues[-1].startswith(b)]
+        return _reading(emphasized[-1] if emphasized else _first_statement(cues[-1]), "cue")
+    lines = [line.strip() for line in plain(text).splitlines() if line.strip(" -#")]
     if len(bold) == 1:
         return _reading(bold[0], "bold")
     if not lines:
@@ -89,7 +90,7 @@ def _first_statement(piece: str) -> str:
 
 
 def _reading(span: str, rule: str) -> Reading:
-    span = detex(span).strip().strip("\"'").removesuffix(".").strip()
+    span = re.sub(r"(?<=[\"'])\s*\}$", "", detex(span).strip()).strip("\"'").removesuffix(".").strip()
     if not span:
         return Reading(None, "none_found")
     return Reading(None, "refused") if _REFUSAL.match(span) else Reading(span, rule)

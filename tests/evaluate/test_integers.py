@@ -4,6 +4,11 @@ from evaluate.answers import final_text
 from evaluate.integers import parse_integer, read_integer
 
 CASES = [
+    (r"\boxed{\phantom{0}33}", "33"),
+    (r"\boxed{m=11, n=33}", None),
+    (r"\boxed{33 = 3 \cdot 11}", "33"),
+    (r"\boxed{33} is wrong; the answer is \boxed{34}.", "34"),
+    ('{"answer": "033"}', "33"),
     (r"\boxed{33^{\circ}}", "33"),
     (r"\boxed{33^\circ}", "33"),
     (r"\boxed{33°}", "33"),

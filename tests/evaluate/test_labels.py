@@ -4,6 +4,9 @@ from evaluate.answers import final_text
 from evaluate.labels import canonical_label, read_label
 
 CASES = [
+    ("It is false that the conclusion is true.", "False"),
+    ("The conclusion that it is true that Tom flies is false.", "False"),
+    ("Therefore, the conclusion does not hold.", "False"),
     ("**Answer:** The conclusion is uncertain.", "Uncertain"),
     (r"\boxed{\text{Uncertain}}", "Uncertain"),
     (

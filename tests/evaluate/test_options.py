@@ -7,6 +7,10 @@ OPTIONS = "Options:\n(A) 6pm to 9pm\n(B) 7am to 11am\n(C) 1pm to 2pm\n(D) 2pm to
 
 
 CASES = [
+    ("She was free from 6pm to 9pm, since from 7am to 11am she was out.", "A"),
+    ("Not (A), not (B), not (D). So (C).", "C"),
+    ('{"answer": "A"}', "A"),
+    ("The answer is E.", None),
     ("**Answer:** (A) 6pm to 9pm", "A"),
     (r"\boxed{A}", "A"),
     ("Answer: **A**", "A"),

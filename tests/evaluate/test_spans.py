@@ -4,6 +4,8 @@ from evaluate.answers import final_text
 from evaluate.spans import exact_match, f1_score, normalize, read_span
 
 CASES = [
+    ("The answer is: **Casa Loma** (located in Toronto).", "Casa Loma"),
+    ('{"answer": "Casa Loma"}', "Casa Loma"),
     (r"\boxed{\text{Apple Corps}}", "Apple Corps"),
     ("Physics", "Physics"),
     ("3rd generation", "3rd generation"),
