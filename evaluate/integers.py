@@ -44,13 +44,13 @@ def parse_integer(text: str) -> str | None:
 
     33.0 is 33; 33.5 stays "33.5" (a committed answer, never an integer's); a list or an expression is None.
     """
-    text = _CHOICE.sub("", _MODULUS.sub("", detex(_DEGREE.sub("°", text)))).strip(" .;:,\"'")
+    text = _CHOICE.sub("", _MODULUS.sub("", detex(_DEGREE.sub("°", text)))).strip(" .;:,\"'{}")
     if re.search(r",\s*[A-Za-z\\][^=]*=", text):
         return None
     if "=" in text:
         sides = [v for v in (parse_integer(side) for side in text.split("=")) if v is not None]
         return sides[-1] if sides else None
-    text = re.sub(r"(?<=\d) (?=\d{3}\b)", "", text).strip("{} ")
+    text = re.sub(r"(?<=\d) (?=\d{3}\b)", "", text).strip()
     match = _QUANTITY.match(text[1:-1] if text.startswith("(") and text.endswith(")") else text)
     return _canonical(match[1]) if match else None
 
