@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from evaluate.schema import Endpoint
@@ -25,7 +26,6 @@ from sweep.leases import Slot
 from sweep.replica import ServedCheckpoint, VllmReplica, replica_environment
 
 POLL_S = 0.25
-LOG_TAIL_LINES = 3
 # Files of a checkpoint that a running engine has already built something from: with others it must start anew.
 LAYOUT_FILES = (
     "config.json",
@@ -34,6 +34,7 @@ LAYOUT_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+WRITER_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})  # say who wrote a config
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ class EngineSettings:
 
 def layout_key(folder: Path, engine_kwargs: Mapping[str, Any]) -> str:
     """Checkpoints with one key can be swapped in one engine: same architecture, quantization layout and tokenizer."""
-    digest = hashlib.blake2b(json.dumps(dict(engine_kwargs), sort_keys=True).encode(), digest_size=12)
-    for name in LAYOUT_FILES:
-        path = folder / name
-        digest.update(name.encode() + b"\0" + (path.read_bytes() if path.exists() else b""))
-    return digest.hexdigest()
+    content: dict[str, Any] = {"engine_kwargs": dict(engine_kwargs)}
+    for path in (folder / name for name in LAYOUT_FILES):
+        if path.suffix == ".json" and path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            content[path.name] = {key: value for key, value in found.items() if key not in WRITER_KEYS}
+        elif path.exists():
+            content[path.name] = path.read_text(encoding="utf-8")
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 @contextmanager
@@ -68,8 +72,8 @@ def serve_checkpoint(
     """
     layout = layout_key(checkpoint.folder, settings.engine_kwargs)
     try:
-        if slot.engine_layout == layout:
-            _swap(checkpoint, slot.app_name)
+        if slot.engine_layout == layout and engine_fault(slot) is None:
+            _swap(checkpoint, slot.app_name, settings.start_timeout_s)
         else:
             end_engine(slot)
             slot.engine_starts()  # recorded before the start: whoever finds the slot after a death knows what to end
@@ -141,12 +145,14 @@ def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings
         time.sleep(POLL_S)
 
 
-def _swap(checkpoint: ServedCheckpoint, app_name: str) -> None:
+def _swap(checkpoint: ServedCheckpoint, app_name: str, timeout_s: float) -> None:
     try:
-        serve.get_app_handle(app_name).swap.remote(checkpoint).result()
+        serve.get_app_handle(app_name).swap.remote(checkpoint).result(timeout_s=timeout_s)
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, TrialError) else EngineFailed(f"swap failed: {cause}") from error
+    except (RayActorError, RayServeException, TimeoutError) as error:
+        raise EngineFailed(f"the engine died while it swapped in {checkpoint.folder}: {error}") from error
 
 
 def _start_failure(message: str, log: Path) -> TrialError:
