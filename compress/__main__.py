@@ -49,8 +49,9 @@ def run(
         str, typer.Option(metavar="S | N:M", help="Share of weights set to 0, or N non-zeros of every M inputs.")
     ] = "0",
     act_order: Annotated[
-        bool, typer.Option("--act-order", help="Solve the columns with the largest inputs first.")
-    ] = False,
+        bool | None,
+        typer.Option(help="Solve the columns with the largest inputs first; default: gptq without sparsity does."),
+    ] = None,
     dampening_frac: Annotated[
         float, typer.Option(help="Share of the Hessian's mean diagonal that is added to it.")
     ] = 0.01,

