@@ -18,7 +18,7 @@ from sweep.errors import StudyNotFound
 from sweep.objectives import Difference, Row, Table, TrialState, make_table
 from sweep.results import TrialResult, load_result
 from sweep.space import TrialConfig, baselines, grid, random_trials
-from sweep.store import STUDIES, StudyFolder, locked, read_json, study_folder
+from sweep.store import STUDIES, StudyFolder, locked, read_json, read_proposals, study_folder
 
 TABLE_WIDTH = 150  # where the output is no terminal
 
@@ -140,10 +140,7 @@ def load_failures(study: StudyConfig, folder: StudyFolder) -> dict[str, dict[str
 
 def proposed_names(folder: StudyFolder) -> set[str]:
     """Names of the trials that a search algorithm has proposed."""
-    if not folder.proposals.exists():
-        return set()
-    lines = folder.proposals.read_text(encoding="utf-8").splitlines()
-    return {json.loads(line)["trial"] for line in lines if line.endswith("}")}
+    return {entry["trial"] for entry in read_proposals(folder)}
 
 
 def render_table(study: StudyConfig, table: Table) -> RichTable:

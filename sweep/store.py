@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,17 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any | None:
     """The file's content, None where there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_proposals(folder: StudyFolder) -> list[dict[str, Any]]:
+    """What search algorithms have proposed, {launch, trial, params} each; a torn line was never started."""
+    if not folder.proposals.exists():
+        return []
+    found = []
+    for line in folder.proposals.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 @contextmanager

@@ -1,10 +1,15 @@
-"""A small study that every test of sweep may change: two model folders with nothing but a config.json."""
+"""A small study that every test of sweep may change: two model folders with nothing but a config.json, or with
+random weights and every checkpoint of studies.make_study."""
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # as the command line sets it, before anything imports Ray
 
 STUDY = """
 study: small
@@ -44,6 +49,55 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/alpha and models/beta with weights, and a store with every checkpoint of studies.make_study."""
+    from tests.sweep.studies import grid, make_study, save_weights, store_checkpoint
+
+    folder = tmp_path_factory.mktemp("compressed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for seed, (name, family) in enumerate((("alpha", "llama"), ("beta", "qwen3"))):
+            model = folder / "models" / name
+            model.mkdir(parents=True)
+            (model / "config.json").write_text(json.dumps(CONFIG | {"model_type": family}))
+            save_weights(model, seed)
+        study = make_study()
+        for trial in grid(study):
+            store_checkpoint(study, trial)
+    return folder
+
+
+@pytest.fixture
+def stored(workdir: Path, compressed: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a copy of `compressed`: checkpoints are found by content, wherever they stand."""
+    shutil.copytree(compressed, workdir, dirs_exist_ok=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of its own with two GPUs that are none, ended with the module; workers find this checkout."""
+    import ray
+
+    root = str(Path(__file__).resolve().parents[2])
+    ray.init(
+        address="local",
+        num_cpus=4,
+        num_gpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": root}},
+        _node_ip_address="127.0.0.1",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture
