@@ -9,18 +9,19 @@ magnitude and then round; sparsegpt with num_bits and gptq with sparsity prune a
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Literal
 
 from compress.errors import SchemeError, nearest_name
+from compress.sparsity import Pattern as Pattern
+from compress.sparsity import check_pattern
+from compress.sparsity import parse_sparsity as parse_sparsity
 
 NUM_BITS = (2, 3, 4, 8)
 MAX_GROUP_SIZE = 65536
 Platform = Literal["cpu", "cuda"]
-Pattern = tuple[int, int]
 
 
 class Method(StrEnum):
@@ -106,28 +107,6 @@ class Scheme:
         if isinstance(values.get("pattern"), list):
             values["pattern"] = tuple(values["pattern"])
         return cls(**values)
-
-
-def parse_sparsity(value: str | float) -> tuple[float, Pattern | None]:
-    """Read 0.5, "0.5" or "2:4" (2 non-zeros of 4) as (sparsity, pattern).
-
-    Raises SchemeError when it is neither.
-    """
-    must = "a share in [0, 1), such as 0.5, or n:m with n non-zeros of m, such as 2:4"
-    if isinstance(value, bool):
-        raise SchemeError("sparsity", value, must)
-    if isinstance(value, str):
-        if match := re.fullmatch(r"\s*(\d{1,4}):(\d{1,4})\s*", value):
-            pattern = (int(match[1]), int(match[2]))
-            _check_pattern(pattern)
-            return 1 - pattern[0] / pattern[1], pattern
-        try:
-            value = float(value)
-        except ValueError:
-            raise SchemeError("sparsity", value, must) from None
-    if not (math.isfinite(value) and 0 <= value < 1):
-        raise SchemeError("sparsity", value, must)
-    return float(value), None
 
 
 def check_shape(scheme: Scheme, name: str, num_rows: int, num_columns: int) -> None:
@@ -227,7 +206,7 @@ def _check_combination(scheme: Scheme) -> None:
 
 
 def _set_pattern(scheme: Scheme, pattern: Pattern) -> None:
-    _check_pattern(pattern)
+    check_pattern(pattern)
     sparsity = 1 - pattern[0] / pattern[1]
     if scheme.sparsity not in (0.0, sparsity):
         raise SchemeError("sparsity", scheme.sparsity, f"{sparsity:g}, as the pattern {pattern[0]}:{pattern[1]} says")
@@ -235,12 +214,6 @@ def _set_pattern(scheme: Scheme, pattern: Pattern) -> None:
         raise SchemeError("block_size", scheme.block_size, f"a multiple of the pattern's {pattern[1]}")
     object.__setattr__(scheme, "pattern", (pattern[0], pattern[1]))
     object.__setattr__(scheme, "sparsity", sparsity)
-
-
-def _check_pattern(pattern: Pattern) -> None:
-    whole = len(pattern) == 2 and all(isinstance(part, int) and not isinstance(part, bool) for part in pattern)
-    if not whole or not 1 <= pattern[0] < pattern[1] <= 128:
-        raise SchemeError("sparsity", ":".join(map(str, pattern)), "n:m with n non-zeros of m, 1 <= n < m <= 128")
 
 
 def _check_whole(key: str, value: object, low: int, high: int, must: str) -> None:
