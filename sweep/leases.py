@@ -56,8 +56,13 @@ class SlotPool:
         return True
 
     async def acquire(self, holder: str, model: str) -> SlotState:
-        """Wait for a slot: one whose engine serves `model` already, else an empty one, else any."""
+        """Wait for a slot: one whose engine serves `model` already, else an empty one, else any.
+
+        A holder that asks again is a trial whose process died and was started anew: it gets its slot back at once.
+        """
         async with self._changed:
+            if held := self._held_by(holder):
+                return self._put(replace(held, expires_at=time.monotonic() + LEASE_S))
             while True:
                 free = [slot for slot in self._slots if slot.holder is None or slot.expires_at < time.monotonic()]
                 if free:

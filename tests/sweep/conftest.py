@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,11 +55,16 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/alpha and models/beta with weights, and a store with every checkpoint of studies.make_study."""
-    from tests.sweep.studies import grid, make_study, save_weights, store_checkpoint
+    import torch
+
+    from sweep.space import grid
+    from tests.sweep.studies import make_study, save_weights, store_checkpoint
 
     folder = tmp_path_factory.mktemp("compressed")
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        torch.set_num_threads(1)  # layers this small are slower on several
         for seed, (name, family) in enumerate((("alpha", "llama"), ("beta", "qwen3"))):
             model = folder / "models" / name
             model.mkdir(parents=True)
@@ -67,6 +73,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         study = make_study()
         for trial in grid(study):
             store_checkpoint(study, trial)
+    torch.set_num_threads(threads)
     return folder
 
 
@@ -83,17 +90,10 @@ def local_ray() -> Iterator[None]:
     """A Ray of its own with two GPUs that are none, ended with the module; workers find this checkout."""
     import ray
 
-    root = str(Path(__file__).resolve().parents[2])
-    ray.init(
-        address="local",
-        num_cpus=4,
-        num_gpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": root}},
-        _node_ip_address="127.0.0.1",
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).resolve().parents[2])
+        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        ray.init(address="local", num_cpus=4, num_gpus=2, **quiet)
     try:
         yield
     finally:
