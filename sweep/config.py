@@ -23,6 +23,7 @@ from sweep.fields import (
     check_path,
     choices,
     is_flag,
+    is_flag_or_none,
     is_number,
     is_share,
     is_text,
@@ -79,7 +80,7 @@ class SpaceBlock(_Frozen):
     num_bits: Annotated[tuple[int | None, ...], choices(is_whole_or_none, "a whole number: 2, 3, 4 or 8")] = (None,)
     group_size: Annotated[tuple[int | None, ...], choices(is_whole_or_none, "a whole number or null")] = (None,)
     symmetric: Annotated[tuple[bool, ...], choices(is_flag, "true or false")] = (True,)
-    act_order: Annotated[tuple[bool, ...], choices(is_flag, "true or false")] = (False,)
+    act_order: Annotated[tuple[bool | None, ...], choices(is_flag_or_none, "true, false or null")] = (None,)
     dampening_frac: Annotated[tuple[float, ...], choices(is_number, "a number in (0, 1]")] = (0.01,)
     block_size: Annotated[tuple[int, ...], choices(is_whole, "a whole number of columns")] = (128,)
 

@@ -95,6 +95,10 @@ def choices(is_valid: Callable[[object], bool], must: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def is_flag_or_none(value: object) -> bool:
+    return value is None or is_flag(value)
+
+
 def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -253,13 +253,14 @@ def _read_proposals(folder: StudyFolder) -> list[dict[str, Any]]:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does: what was started is stopped."""
+    """SIGTERM ends a study as Ctrl-C does, in the background too: what was started is stopped."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {name: signal.signal(name, interrupt) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for name, handler in before.items():
+            signal.signal(name, handler)

@@ -20,7 +20,7 @@ from sweep.results import TrialResult, load_result
 from sweep.space import TrialConfig, baselines, grid, random_trials
 from sweep.store import STUDIES, StudyFolder, locked, read_json, read_proposals, study_folder
 
-TABLE_WIDTH = 150  # where the output is no terminal
+TABLE_WIDTH = 170  # where the output is no terminal
 
 
 def find_study(name: str | None) -> StudyFolder:
@@ -160,9 +160,10 @@ def render_table(study: StudyConfig, table: Table) -> RichTable:
         rendered.add_column("USD/1k q", justify="right", no_wrap=True)
     model = None
     for row in table.rows:
-        if model not in (None, row.trial.model.name):
+        if row.trial.model.name != model:
+            model = row.trial.model.name
             rendered.add_section()
-        model = row.trial.model.name
+            rendered.add_row(Text(model, style="italic"))
         rendered.add_row(*_cells(study, row, benchmarks), style="bold" if row.on_front else "")
     return rendered
 
@@ -171,7 +172,7 @@ def _cells(study: StudyConfig, row: Row, benchmarks: Sequence[str]) -> list[str]
     by_name = {summary.name: summary for summary in row.benchmarks}
     checkpoint = row.checkpoint
     cells = [
-        f"{'★' if row.on_front else ' '} {row.trial.name}",
+        f"{'★' if row.on_front else ' '} {row.trial.scheme.name if row.trial.scheme else 'baseline'}",
         f"{_percent(row.accuracy)} ±{_percent(row.accuracy_half_width)}",
         show_difference(row.difference),
         _percent(row.recovery),

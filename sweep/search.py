@@ -65,13 +65,21 @@ def _optuna(study: StudyConfig, algorithm: str, proposals: Sequence[dict[str, An
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     samplers: dict[str, Any] = {"tpe": optuna.samplers.TPESampler, "nsga2": optuna.samplers.NSGAIISampler}
 
-    def propose(trial: Any) -> dict[str, str]:
-        return {TRIAL: suggest(study, trial).name}
-
     return OptunaSearch(
-        space=propose,
+        space=_Proposer(study),
         metric=list(study.objectives),
         mode=list(study.objectives.values()),
-        sampler=samplers[algorithm](seed=study.seed),
+        # With the same seed the first new proposals would be those that are asked again.
+        sampler=samplers[algorithm](seed=study.seed + len(proposals)),
         points_to_evaluate=[dict(params) for params in proposals] or None,
     )
+
+
+@dataclass(frozen=True)
+class _Proposer:
+    """One trial's name by an Optuna trial's choices; no closure, because Ray Tune pickles its searcher."""
+
+    study: StudyConfig
+
+    def __call__(self, trial: Any) -> dict[str, str]:
+        return {TRIAL: suggest(self.study, trial).name}

@@ -77,8 +77,9 @@ def run_trial(config: TrialConfig, context: StudyContext) -> TrialResult:
             served = ServedCheckpoint(checkpoint.folder, checkpoint.served_name, checkpoint.fingerprint)
             with serve_checkpoint(served, config.model.name, slot, context.engine) as endpoint:
                 timing.served()
+                meter = Meter(slot, study.concurrency)
                 for seed in trial_seeds(study, config):
-                    _ask(endpoint, checkpoint, seed, context, slot)
+                    _ask(endpoint, checkpoint, seed, context, meter)
         write_json(context.folder.timing(config.name), {"launch": context.launch, **timing.ended()})
     result = load_result(study, config)
     if result is None:
@@ -96,11 +97,11 @@ def _checkpoint(config: TrialConfig, context: StudyContext, slot: Slot) -> Check
     return facts
 
 
-def _ask(endpoint: Endpoint, checkpoint: CheckpointFacts, seed: int, context: StudyContext, slot: Slot) -> None:
+def _ask(endpoint: Endpoint, checkpoint: CheckpointFacts, seed: int, context: StudyContext, meter: Meter) -> None:
     """Ask what the store does not hold yet. Raises EngineFailed or EvaluationFailed unless every answer is there."""
     study = context.study
     folder = answers_folder(study, checkpoint, seed)
-    meter = Meter(slot, study.concurrency)
+    meter.begin()
     running = run_benchmarks(
         endpoint,
         load_benchmarks(study),
@@ -113,10 +114,10 @@ def _ask(endpoint: Endpoint, checkpoint: CheckpointFacts, seed: int, context: St
     try:
         summary = asyncio.run(running)
     except EvaluateError as error:
-        raise _fault(str(error), context, slot) from error
+        raise _fault(str(error), context, meter.slot) from error
     if summary.num_errors:
         failed = next(answer for answer in read_answers(folder) if answer.outcome is Outcome.ERROR)
-        raise _fault(f"{summary.num_errors} questions without an answer: {failed.error}", context, slot)
+        raise _fault(f"{summary.num_errors} questions without an answer: {failed.error}", context, meter.slot)
     if throughput := meter.tokens_per_s():
         write_json(folder / "throughput.json", {"tokens_per_s": throughput, "concurrency": study.concurrency})
 
@@ -134,18 +135,23 @@ class Meter:
     """Counts answers as they come, tells the driver, and measures tokens/s while the queue was full."""
 
     def __init__(self, slot: Slot, concurrency: int) -> None:
-        self._slot, self._concurrency = slot, concurrency
+        self.slot, self._concurrency = slot, concurrency
         self._times: list[tuple[float, int]] = []
-        self._tokens = 0
+        self._answers = self._tokens = 0
         self._told = 0.0
+
+    def begin(self) -> None:
+        """A new evaluation: its throughput is measured apart, the counts go on."""
+        self._times = []
 
     def count(self, answer: Answer) -> None:
         now = time.monotonic()
+        self._answers += 1
         self._tokens += answer.completion_tokens or 0
         self._times.append((now, self._tokens))
         if now - self._told >= REPORT_EVERY_S:
             self._told = now
-            self._slot.report(TrialProgress("answering", len(self._times), self._tokens))
+            self.slot.report(TrialProgress("answering", self._answers, self._tokens))
 
     def tokens_per_s(self) -> float | None:
         """From the answer that ends the ramp-up to the last one that had a full queue behind it; None for few."""
