@@ -81,7 +81,7 @@ def make_checkpoint(jobs: Sequence[CompressJob], slot: Slot, study: StudyConfig)
     if is_whole(own.out):
         return own.out
     slot.report(TrialProgress(phase="compressing"))
-    if study.compress.num_gpus + study.engine.num_gpus > study.slots.num_gpus:
+    if not fits_beside_engine(study):
         end_engine(slot)
     with _actor(study.compress.num_gpus) as actor:
         try:
@@ -91,6 +91,11 @@ def make_checkpoint(jobs: Sequence[CompressJob], slot: Slot, study: StudyConfig)
         except RayActorError as error:
             raise CompressionFailed(f"{own.scheme.name}: the compress actor died: {error}") from error
     return own.out
+
+
+def fits_beside_engine(study: StudyConfig) -> bool:
+    """Whether a slot has room for the compress actor while its engine stays warm."""
+    return study.compress.num_gpus + study.engine.num_gpus <= study.slots.num_gpus
 
 
 @contextlib.contextmanager

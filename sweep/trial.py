@@ -8,6 +8,7 @@ Everything a trial leaves is in the stores, so a trial that runs again finds wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from evaluate.errors import EvaluateError
 from evaluate.runner import run_benchmarks
 from evaluate.schema import Answer, Endpoint, Outcome
 from evaluate.store import read_answers
-from sweep.compression import compress_jobs, make_checkpoint
+from sweep.compression import compress_jobs, fits_beside_engine, make_checkpoint
 from sweep.config import StudyConfig
-from sweep.errors import EngineFailed, EvaluationFailed, TrialError
+from sweep.errors import CompressionFailed, EngineFailed, EvaluationFailed, TrialError
 from sweep.leases import Slot, TrialProgress, lease
 from sweep.replica import ServedCheckpoint
 from sweep.results import (
@@ -88,10 +89,18 @@ def run_trial(config: TrialConfig, context: StudyContext) -> TrialResult:
 
 
 def _checkpoint(config: TrialConfig, context: StudyContext, slot: Slot) -> CheckpointFacts:
-    """The base model itself for a baseline, else its compressed checkpoint, made now if need be."""
+    """The base model itself for a baseline, else its compressed checkpoint, made now if need be.
+
+    Where the compress actor has no room beside an engine, a baseline has its siblings compressed before its engine
+    starts, so that the engine then stays.
+    """
     study = context.study
+    jobs = compress_jobs(study, config, context.siblings)
     if config.scheme is not None:
-        make_checkpoint(compress_jobs(study, config, context.siblings), slot, study)
+        make_checkpoint(jobs, slot, study)
+    elif jobs and not fits_beside_engine(study):
+        with contextlib.suppress(CompressionFailed):  # the trial that wants the checkpoint meets it again
+            make_checkpoint(jobs, slot, study)
     facts = load_checkpoint(study, config)
     assert facts is not None  # make_checkpoint returns when the folder is whole
     return facts
