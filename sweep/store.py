@@ -68,10 +68,10 @@ def content_key(content: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a whole file or none."""
+    """Write a whole file or none. Keys keep their order: a study's first objective leads its table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 

@@ -71,10 +71,10 @@ def test_a_trial_is_found_by_its_name() -> None:
 
 def proposals_of(phase: Phase, number: int) -> Iterator[dict[str, Any]]:
     """The next proposals, each answered with the same values before the next is asked for."""
+    searcher: Any = phase.search_alg
     for index in range(number):
-        config = phase.search_alg.suggest(f"t{index}")
-        yield config
-        phase.search_alg.on_trial_complete(f"t{index}", dict.fromkeys(TABLE_OBJECTIVES, 1.0))
+        yield searcher.suggest(f"t{index}")
+        searcher.on_trial_complete(f"t{index}", dict.fromkeys(TABLE_OBJECTIVES, 1.0))
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
@@ -140,7 +140,8 @@ def test_optuna_is_told_values_and_failures(algorithm: str, tmp_path: Path) -> N
         ),
         run_config=tune.RunConfig(storage_path=str(tmp_path), callbacks=[ended], verbose=0),
     ).fit()
-    told: list[optuna.trial.FrozenTrial] = phase.search_alg._ot_study.trials
+    searcher: Any = phase.search_alg
+    told: list[optuna.trial.FrozenTrial] = searcher._ot_study.trials
     assert len(told) == len(ended.complete) + len(ended.failed) == 8
     complete = [trial for trial in told if trial.state is TrialState.COMPLETE]
     failed = [trial for trial in told if trial.state is TrialState.FAIL]
@@ -152,5 +153,5 @@ def test_optuna_is_told_values_and_failures(algorithm: str, tmp_path: Path) -> N
     table = sorted(list((values_of(name) or {}).values()) for name in ended.complete)
     assert sorted(trial.values for trial in complete) == table
     assert len(set(ended.complete)) < len(ended.complete)  # a repeat is a trial, answered again
-    directions = [direction.name for direction in phase.search_alg._ot_study.directions]
+    directions = [direction.name for direction in searcher._ot_study.directions]
     assert directions == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
