@@ -117,17 +117,16 @@ def _actor(num_gpus: int) -> Iterator[Any]:
 def compress_jobs(study: StudyConfig, config: TrialConfig, siblings: Sequence[TrialConfig]) -> list[CompressJob]:
     """The trial's job first, then those of the other trials of the same base model."""
     model = resolve_model(config.model)
-    calibration = calibration_of(study)
     base = base_fingerprint(study.store, model)
     linear = linear_shapes(find_shapes(config.model) or {})
     jobs = []
     for trial in [config, *siblings]:
         if trial.scheme is None or trial.model != config.model:
             continue
-        used = calibration if trial.scheme.needs_calibration else None
+        used = calibration_of(study) if trial.scheme.needs_calibration else None
         format = checkpoint_format(study, trial.scheme, linear)
         calibration_hash = used.content_hash if used else None
-        out = checkpoint_folder(study.store, model.name, base, trial.scheme, calibration_hash, format)
+        out = checkpoint_folder(study.store, config.model.name, base, trial.scheme, calibration_hash, format)
         jobs.append(CompressJob(model, out, trial.scheme, used, format, study.platform))
     return jobs
 

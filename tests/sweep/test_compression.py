@@ -1,0 +1,280 @@
+"""Checkpoints of a study: what they are made of, and the actor that makes them and is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from compress.report import load_report
+from compress.scheme import CheckpointFormat
+from evaluate.benchmarks import load_benchmark
+from sweep.compression import (
+    CompressActor,
+    CompressJob,
+    calibration_of,
+    compress_jobs,
+    fits_beside_engine,
+    make_checkpoint,
+    resolve_model,
+)
+from sweep.config import ModelConfig, StudyConfig
+from sweep.errors import CompressionFailed
+from sweep.leases import Slot, lease, start_pool
+from sweep.results import load_checkpoint
+from sweep.space import grid
+from sweep.store import is_whole, locked
+from tests.sweep.studies import find, make_study, save_weights
+
+CALIBRATED = [
+    {"method": "rtn", "num_bits": [8, 4], "group_size": 64},
+    {"method": "sparsegpt", "sparsity": [0.5, "2:4"]},
+]
+SMALL = {"source": "tasks", "num_samples": 4, "max_seq_length": 64}
+
+
+def jobs_of(study: StudyConfig, name: str = "alpha/rtn-w8-g64-sym") -> list[CompressJob]:
+    return compress_jobs(study, find(study, name), grid(study))
+
+
+@pytest.fixture
+def weights(workdir: Path) -> Path:
+    for name in ("alpha", "beta"):
+        save_weights(workdir / "models" / name)
+    return workdir
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_trials_own_checkpoint_comes_first_then_those_of_its_model() -> None:
+    study = make_study(space=CALIBRATED)
+    own, *others = jobs_of(study, "alpha/sparsegpt-s0.5")
+    assert own.scheme.name == "sparsegpt-s0.5"
+    assert {job.model.name for job in [own, *others]} == {"alpha"}
+    assert {job.out for job in others} >= {job.out for job in jobs_of(study)} - {own.out}
+    assert len({job.out for job in [own, *others]}) == 4
+    assert len({job.lock for job in [own, *others]}) == 4
+    assert all(job.out.is_relative_to(study.store / "checkpoints") for job in others)
+
+
+@pytest.mark.usefixtures("weights")
+def test_the_format_is_the_studys() -> None:
+    auto = {job.scheme.name: job.format for job in jobs_of(make_study(space=CALIBRATED))}
+    assert auto == {
+        "rtn-w8-g64-sym": "dequantized",
+        "rtn-w4-g64-sym": "packed",
+        "sparsegpt-s0.5": "dequantized",
+        "sparsegpt-2:4": "dequantized",
+    }
+    plain = jobs_of(make_study(space=CALIBRATED, format="dequantized"))
+    assert {job.format for job in plain} == {CheckpointFormat.DEQUANTIZED}
+
+
+@pytest.mark.usefixtures("weights")
+def test_only_what_reads_calibration_moves_with_it() -> None:
+    def folders(**changes: Any) -> dict[str, Path]:
+        study = make_study(space=CALIBRATED, **({"calibration": SMALL} | changes))
+        return {job.scheme.name: job.out for job in jobs_of(study)}
+
+    first = folders()
+    for other in (folders(calibration=SMALL | {"num_samples": 5}), folders(seed=1)):
+        moved = {name for name, folder in first.items() if other[name] != folder}
+        assert moved == {"sparsegpt-s0.5", "sparsegpt-2:4"}
+    assert folders(concurrency=1) == first
+
+
+@pytest.mark.usefixtures("workdir")
+def test_calibration_is_of_train_items_that_are_not_asked() -> None:
+    study = make_study(calibration=SMALL | {"num_samples": 40})
+    calibration = calibration_of(study)
+    assert len(calibration.conversations) >= 40
+    assert (calibration.num_samples, calibration.max_seq_length, calibration.seed) == (40, 64, 0)
+    asked = set()
+    for benchmark in study.benchmarks:
+        asked |= {problem.question for problem in load_benchmark(benchmark.name, num_problems=200).problems}
+    questions = [question["content"] for question, _ in calibration.conversations]
+    assert not asked & set(questions)
+    assert all(reply["content"].startswith("<think>") for _, reply in calibration.conversations)
+    assert calibration_of(make_study(calibration=SMALL | {"num_samples": 40}, seed=1)) != calibration
+
+
+@pytest.mark.usefixtures("workdir")
+def test_questions_among_the_calibration_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import evaluate.benchmarks.temporal as temporal
+
+    generate = temporal.generate
+    monkeypatch.setattr(temporal, "generate", lambda split, num_problems, seed: generate("test", num_problems, seed))
+    study = make_study(benchmarks=[{"name": "temporal"}], calibration=SMALL | {"num_samples": 3, "max_seq_length": 77})
+    with pytest.raises(CompressionFailed, match="3 calibration items are among the questions"):
+        calibration_of(study)
+
+
+@pytest.mark.usefixtures("weights")
+def test_calibration_text_comes_from_its_file(workdir: Path) -> None:
+    (workdir / "text.txt").write_text("some text " * 100)
+    study = make_study(space=CALIBRATED, calibration={"file": "text.txt", "num_samples": 2, "max_seq_length": 16})
+    calibrations = {job.scheme.name: job.calibration for job in jobs_of(study)}
+    used = calibrations["sparsegpt-s0.5"]
+    assert used is not None
+    assert used.texts == ("some text " * 100,)
+    assert calibrations["rtn-w8-g64-sym"] is None
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_study_without_generated_tasks_needs_no_calibration_for_rtn(workdir: Path) -> None:
+    question = {"input": "When?\nOptions:\n(A) 1am to 2am\n(B) 3am to 4am", "target": "(B)"}
+    (workdir / "bbh.json").write_text(json.dumps({"examples": [question]}))
+    study = make_study(benchmarks=[{"name": "temporal_sequences", "file": str(workdir / "bbh.json")}])
+    assert len({job.out for job in jobs_of(study)}) == 5
+    assert load_checkpoint(study, find(study, "alpha/rtn-w8-g64-sym")) is None
+
+
+def test_the_actor_fits_beside_a_warm_engine_or_does_not(workdir: Path) -> None:
+    def fits(slot: int, compress: int, engine: int) -> bool:
+        return fits_beside_engine(
+            make_study(slots={"num_gpus": slot}, compress={"num_gpus": compress}, engine={"num_gpus": engine})
+        )
+
+    assert fits(0, 0, 0)
+    assert fits(1, 0, 1)
+    assert fits(2, 1, 1)
+    assert not fits(1, 1, 1)
+    assert not fits(4, 1, 4)
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_sibling_that_cannot_be_made_is_left_to_its_own_trial(workdir: Path) -> None:
+    study = make_study()
+    own, four, two = (jobs_of(study, f"alpha/rtn-w{bits}-g64-sym")[0] for bits in (8, 4, 2))
+    broken = CompressJob(workdir / "nowhere", workdir / "out", own.scheme, None, own.format, "cpu")
+    with locked(four.lock):  # somebody else makes this one
+        CompressActor().compress([own, broken, four, two])
+    assert [is_whole(job.out) for job in (own, broken, four, two)] == [True, False, False, True]
+    with pytest.raises(Exception, match="nowhere"):
+        CompressActor().compress([broken])
+
+
+def snapshot(cache: Path) -> Path:
+    """A Hub model in the local cache, laid out as huggingface_hub does."""
+    folder = cache / "models--owner--small"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("c0ffee")
+    (folder / "snapshots" / "c0ffee").mkdir(parents=True)
+    return folder / "snapshots" / "c0ffee"
+
+
+def test_a_hub_model_is_found_in_the_cache_and_keeps_its_name(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(workdir / "no-cache"))
+    study = make_study(models=[{"hub": "owner/small"}])
+    with pytest.raises(CompressionFailed, match="owner/small could not be fetched from the Hub"):
+        resolve_model(study.models[0])
+    folder = snapshot(workdir / "no-cache")
+    (folder / "config.json").write_text((workdir / "models" / "alpha" / "config.json").read_text())
+    save_weights(folder)
+    assert resolve_model(study.models[0]) == folder
+    out = jobs_of(study, "small/rtn-w8-g64-sym")[0].out
+    assert out.name.startswith("small.rtn-w8-g64-sym.")
+
+
+def test_a_local_model_is_its_folder(workdir: Path) -> None:
+    assert resolve_model(ModelConfig(path=Path("models/alpha"))) == workdir / "models" / "alpha"
+
+
+@pytest.fixture
+def slot(local_ray: None) -> Iterator[Slot]:
+    pool = start_pool("compressing", 1)
+    with lease("compressing", "trial", "alpha") as slot:
+        yield slot
+    ray.kill(pool)
+
+
+def gpu_study(**changes: Any) -> StudyConfig:
+    """A slot of one GPU for the compress actor."""
+    return make_study(space=CALIBRATED, calibration=SMALL, slots={"num_gpus": 1}, compress={"num_gpus": 1}, **changes)
+
+
+def await_free_gpus() -> None:
+    while ray.available_resources().get("GPU", 0) != 2:  # pytest's time-out ends this
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def reasoner(weights: Path) -> Path:
+    """models/alpha with a tokenizer, which calibration needs."""
+    from transformers import LlamaConfig
+
+    from tests.compress.tiny_models import save_model
+
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = LlamaConfig(**sizes, head_dim=64, num_hidden_layers=1, vocab_size=384, max_position_embeddings=512)
+    return save_model(weights / "models" / "alpha", config)
+
+
+@pytest.mark.usefixtures("reasoner")
+def test_the_actor_makes_the_checkpoint_and_its_siblings_and_is_gone(slot: Slot) -> None:
+    study = gpu_study()
+    name = "alpha/sparsegpt-s0.5"
+    jobs = jobs_of(study, name)
+    assert make_checkpoint(jobs, slot, study) == jobs[0].out
+    await_free_gpus()
+    assert [is_whole(job.out) for job in jobs] == [True] * len(jobs)
+    checkpoint = load_checkpoint(study, find(study, name))
+    report = load_report(jobs[0].out)
+    assert checkpoint is not None
+    assert report is not None
+    assert checkpoint.fingerprint == report.weights_fingerprint
+    assert report.sparsity == pytest.approx(0.5, abs=0.01)
+    assert report.calibration is not None
+    assert jobs[0].calibration is not None
+    assert report.calibration["content_hash"] == jobs[0].calibration.content_hash
+    assert sorted(path.name for path in (study.store / "checkpoints").iterdir() if path.name[0] != ".") == sorted(
+        {job.out.name for job in jobs}
+    )
+    times = {path: path.stat().st_mtime_ns for path in jobs[0].out.iterdir()}
+    assert make_checkpoint(jobs, slot, study) == jobs[0].out
+    assert {path: path.stat().st_mtime_ns for path in jobs[0].out.iterdir()} == times
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_model_that_cannot_be_compressed_fails_with_its_cause(slot: Slot, workdir: Path) -> None:
+    path = workdir / "models" / "alpha" / "model.safetensors"
+    jobs = jobs_of(gpu_study())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CompressionFailed, match=r"rtn-w8-g64-sym: .*model.safetensors.*torn"):
+        make_checkpoint(jobs, slot, gpu_study())
+    await_free_gpus()
+    assert not any(is_whole(job.out) for job in jobs)
+    assert list(jobs[0].out.parent.glob("*.tmp-*")) == []
+
+
+@pytest.mark.usefixtures("weights")
+def test_an_actor_that_is_killed_fails_its_trial_and_frees_its_gpu(slot: Slot) -> None:
+    jobs = jobs_of(gpu_study())
+    with locked(jobs[0].lock):  # the actor waits for whoever makes the checkpoint
+        killer = threading.Thread(target=kill_compress_actor)
+        killer.start()
+        with pytest.raises(CompressionFailed, match="rtn-w8-g64-sym: the compress actor died"):
+            make_checkpoint(jobs, slot, gpu_study())
+        killer.join()
+    await_free_gpus()
+    assert not any(is_whole(job.out) for job in jobs)
+
+
+def kill_compress_actor() -> None:
+    """SIGKILL this session's compress actor once it is at work."""
+    while True:
+        for process in psutil.Process(os.getpid()).children(recursive=True):
+            if "CompressActor.compress" in " ".join(process.cmdline()):
+                process.kill()
+                return
+        time.sleep(0.05)
