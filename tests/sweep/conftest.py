@@ -85,9 +85,9 @@ def stored(workdir: Path, compressed: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return workdir
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def local_ray() -> Iterator[None]:
-    """A Ray of its own with two GPUs that are none, ended with the module; workers find this checkout."""
+    """One Ray with two GPUs that are none, for every test here that asks for it; workers find this checkout."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:

@@ -215,8 +215,16 @@ def reasoner(weights: Path) -> Path:
 
     from tests.compress.tiny_models import save_model
 
-    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config = LlamaConfig(**sizes, head_dim=64, num_hidden_layers=1, vocab_size=384, max_position_embeddings=512)
+    config = LlamaConfig(
+        hidden_size=128,
+        intermediate_size=128,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=64,
+        num_hidden_layers=1,
+        vocab_size=384,
+        max_position_embeddings=512,
+    )
     return save_model(weights / "models" / "alpha", config)
 
 

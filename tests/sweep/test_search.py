@@ -136,7 +136,7 @@ def test_optuna_is_told_values_and_failures(algorithm: str, tmp_path: Path) -> N
         tune.with_resources(answer_from_table, tune.PlacementGroupFactory([{"CPU": 0.001}])),
         param_space=phase.param_space,
         tune_config=tune.TuneConfig(
-            search_alg=phase.search_alg, num_samples=phase.num_samples, max_concurrent_trials=2, reuse_actors=True
+            search_alg=phase.search_alg, num_samples=phase.num_samples, max_concurrent_trials=1, reuse_actors=True
         ),
         run_config=tune.RunConfig(storage_path=str(tmp_path), callbacks=[ended], verbose=0),
     ).fit()
