@@ -42,6 +42,8 @@ def test_a_checkpoint_is_named_by_all_that_decides_its_bytes(tmp_path: Path) -> 
         folder(scheme=replace(SCHEME, dampening_frac=0.02)),
         folder(scheme=replace(SCHEME, act_order=not SCHEME.act_order)),
     ]
+    pruned = [Scheme(Method.MAGNITUDE, sparsity=share) for share in (0.5, 0.5000001)]  # of one name
+    others += [folder(scheme=scheme) for scheme in pruned]
     assert folder() == folder()
     assert len({folder(), *others}) == 1 + len(others)
     assert folder().name.startswith("alpha.gptq-w3-g64-sym.")
