@@ -62,7 +62,7 @@ def draw_front(study: StudyConfig, table: Table, path: Path) -> None:
         for model, rows in _by_model(table).items():
             for row in rows:
                 if name in row.metrics and "accuracy" in row.metrics:
-                    _draw_point(axis, row, name, _colour(table, model))
+                    _draw_point(axis, row, name, _colour(table, model), with_label=name == names[-1])
         axis.set_xlabel(name.replace("_", " "))
         axis.set_ylabel("accuracy")
         axis.grid(alpha=0.3)
@@ -73,7 +73,7 @@ def draw_front(study: StudyConfig, table: Table, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw_point(axis: object, row: Row, name: str, colour: str) -> None:
+def _draw_point(axis: object, row: Row, name: str, colour: str, *, with_label: bool) -> None:
     x, y = row.metrics[name], row.metrics["accuracy"]
     axis.errorbar(  # type: ignore[attr-defined]
         x,
@@ -86,7 +86,7 @@ def _draw_point(axis: object, row: Row, name: str, colour: str) -> None:
         elinewidth=0.8,
         alpha=1.0 if row.on_front else 0.6,
     )
-    if row.on_front and row.trial.scheme is not None:
+    if with_label and row.on_front and row.trial.scheme is not None:
         label = row.trial.scheme.name
         axis.annotate(label, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=8)  # type: ignore[attr-defined]
 

@@ -21,6 +21,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from evaluate.schema import Endpoint
+from sweep.cluster import QUIET
 from sweep.errors import CanaryMismatch, EngineFailed, TrialError
 from sweep.leases import Slot
 from sweep.replica import ServedCheckpoint, VllmReplica, replica_environment
@@ -120,6 +121,7 @@ def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings
         max_ongoing_requests=4096,
         max_constructor_retry_count=1,
         health_check_period_s=2,
+        logging_config=QUIET,
         graceful_shutdown_timeout_s=2,
         ray_actor_options={
             "num_cpus": 0,  # the slot is what counts; a bundle of CPUs would wait for ever on a small machine

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -56,9 +57,7 @@ class Tracker:
         base = load_result(self._study, TrialConfig(result.config.model, None))
         row = make_row(self._study, result, base)
         run = self._child(result.config, timing)
-        for key, value in _params(result).items():
-            self._client.log_param(run, key, value)
-        self._log_metrics(run, row, timing)
+        self._log_numbers(run, result, row, timing)
         if result.checkpoint.format == "dequantized":
             self._client.set_tag(run, "speed", "not representative")
         if (report := result.checkpoint.folder / REPORT_NAME).exists():
@@ -137,7 +136,10 @@ class Tracker:
         query = f"tags.`{STUDY_TAG}` = '{self._study.study}' and {condition}"
         return list(self._client.search_runs([self._experiment], query, max_results=50_000))
 
-    def _log_metrics(self, run: str, row: Row, timing: Mapping[str, Any]) -> None:
+    def _log_numbers(self, run: str, result: TrialResult, row: Row, timing: Mapping[str, Any]) -> None:
+        """Params and metrics in one transaction."""
+        from mlflow.entities import Metric, Param
+
         extra = {
             "accuracy_half_width": row.accuracy_half_width,
             "truncation_rate": row.truncation_rate,
@@ -146,9 +148,11 @@ class Tracker:
             "tokens_per_s": row.tokens_per_s,
         }
         seconds = {key: timing[key] for key in ("compress_s", "engine_s", "answer_s") if key in timing}
-        for name, value in {**row.metrics, **extra, **seconds}.items():
-            if value is not None:
-                self._client.log_metric(run, name, value)
+        found = {name: value for name, value in {**row.metrics, **extra, **seconds}.items() if value is not None}
+        now = int(1000 * time.time())
+        metrics = [Metric(name, value, now, 0) for name, value in found.items()]
+        params = [Param(name, str(value)) for name, value in _params(result).items()]
+        self._client.log_batch(run, metrics=metrics, params=params)
 
     def _log_json(self, run: str, name: str, content: Any) -> None:
         with _file(name) as path:
