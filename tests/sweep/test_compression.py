@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import contextlib
 import os
 import threading
 import time
@@ -282,7 +283,8 @@ def kill_compress_actor() -> None:
     """SIGKILL this session's compress actor once it is at work."""
     while True:
         for process in psutil.Process(os.getpid()).children(recursive=True):
-            if "CompressActor.compress" in " ".join(process.cmdline()):
-                process.kill()
-                return
+            with contextlib.suppress(psutil.Error):  # processes come and go while they are listed
+                if "CompressActor.compress" in " ".join(process.cmdline()):
+                    process.kill()
+                    return
         time.sleep(0.05)
