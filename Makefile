@@ -6,7 +6,7 @@ PYTHON ?= python3
 EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: quickstart test test-fast lint setup picture clean-venv
+.PHONY: quickstart test test-fast test-cluster lint setup picture clean-venv
 
 setup: $(STAMP)
 
@@ -18,10 +18,13 @@ quickstart: setup           ## sweep the bundled pocket models on this machine
 	$(PY) -m sweep launch conf/quickstart.yaml
 
 test: setup lint            ## everything CI runs
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not cluster"
 
 test-fast: setup            ## without the tests that start vLLM
 	$(PY) -m pytest -m "not engine"
+
+test-cluster: setup         ## engines, swaps, kills and resumed studies, by hand: about ten minutes alone on two cores
+	$(PY) -m pytest -m cluster
 
 lint: setup
 	$(VENV)/bin/ruff check .
