@@ -184,7 +184,14 @@ def test_tags_tell_state_front_verdict_and_speed(finished: StudyConfig) -> None:
     assert slow == {"alpha/rtn-w2-g64-sym", "alpha/magnitude-2:4", "alpha/magnitude-s0.5"}
 
 
-def test_a_trials_recovery_is_there_although_its_baseline_came_later(finished: StudyConfig) -> None:
+@pytest.mark.usefixtures("tracked")
+def test_a_trials_recovery_is_there_although_its_baseline_came_later() -> None:
+    study = make_study()
+    tracker = Tracker(study, make_plan(study))
+    tracker.log_trial(store_trial(study, "alpha/rtn-w4-g64-sym", knows(7)), TIMING)
+    assert "recovery" not in children()["alpha/rtn-w4-g64-sym"].data.metrics
+    tracker.log_trial(store_trial(study, "alpha/baseline", knows(8)), TIMING)
+    tracker.close(make_table(study, study_results(study, study_folder(study.study))), "FINISHED")
     assert children()["alpha/rtn-w4-g64-sym"].data.metrics["recovery"] == pytest.approx(7 / NUM_PROBLEMS)
 
 
