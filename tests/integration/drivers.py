@@ -23,14 +23,16 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Driver:
-    """A running `python -m sweep ...` in a session of its own; its output goes to a file."""
+    """A running `python -m sweep ...` in a session of its own; its output goes to two files."""
 
     process: subprocess.Popen[bytes]
     mark: str
     output: Path
+    errors: Path
 
     def text(self) -> str:
-        return self.output.read_text(encoding="utf-8", errors="replace")
+        """What it has printed: results first, then progress and refusals."""
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in (self.output, self.errors))
 
     def wait(self) -> int:
         """The exit code, once it has ended by itself."""
@@ -82,18 +84,18 @@ def sweep_command(*arguments: str) -> list[str]:
 def sweep_driver(folder: Path, *arguments: str) -> Iterator[Driver]:
     """Start `python -m sweep ARGUMENTS` in `folder`; what of it still lives at the end is killed, by process id."""
     mark = uuid.uuid4().hex
-    output = folder / f"driver-{arguments[0]}-{mark[:8]}.txt"
-    with output.open("wb") as file:
+    output, errors = (folder / f"driver-{arguments[0]}-{mark[:8]}.{stream}" for stream in ("stdout", "stderr"))
+    with output.open("wb") as stdout, errors.open("wb") as stderr:
         process = subprocess.Popen(
             sweep_command(*arguments),
             cwd=folder,
             env={**os.environ, MARK: mark},
             stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
+            stdout=stdout,
+            stderr=stderr,
             start_new_session=True,
         )
-    driver = Driver(process, mark, output)
+    driver = Driver(process, mark, output, errors)
     try:
         yield driver
     finally:

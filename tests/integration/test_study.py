@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from sweep.compression import compress_jobs
 from sweep.config import load_study
 from sweep.space import grid
 from tests.integration.conftest import MODEL, STUDY
-from tests.integration.drivers import answer_lines, sweep, sweep_command, sweep_driver, sweep_json
+from tests.integration.drivers import Driver, answer_lines, sweep, sweep_command, sweep_driver, sweep_json
 
 pytestmark = [pytest.mark.engine, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -24,11 +26,12 @@ DAMAGED, SOUND = f"{MODEL.name}/rtn-w8-g64-sym", f"{MODEL.name}/magnitude-s0.4"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a driver ended, and seconds until nothing of it was left."""
+    """How a driver ended, what it printed, and what `status --json` says right after."""
 
     code: int
+    output: str
     text: str
-    gone_s: float
+    status: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +48,14 @@ def interrupted(folder: Path) -> Ended:
     with sweep_driver(folder, "launch", "study.yaml", "concurrency=1") as driver:
         driver.wait_for(lambda: any(answer_lines(folder / "mlruns/store").values()), "an answer")
         driver.interrupt()
-        return Ended(driver.wait(), driver.text(), driver.wait_until_gone())
+        return ended(folder, driver)
 
 
 @pytest.fixture(scope="module")
 def finished(folder: Path, interrupted: Ended) -> Ended:
     """The second launch, left alone."""
-    return run_to_the_end(folder, "launch", "study.yaml")
+    with sweep_driver(folder, "launch", "study.yaml", "--json") as driver:
+        return ended(folder, driver)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +69,15 @@ def damaged(folder: Path, finished: Ended) -> Ended:
     content = bytearray((job.out / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (job.out / "model.safetensors").write_bytes(content)
-    return run_to_the_end(folder, "launch", "study.yaml", "study=damaged", space)
+    with sweep_driver(folder, "launch", "study.yaml", "study=damaged", space) as driver:
+        return ended(folder, driver)
 
 
-def run_to_the_end(folder: Path, *arguments: str) -> Ended:
-    with sweep_driver(folder, *arguments) as driver:
-        return Ended(driver.wait(), driver.text(), driver.wait_until_gone())
+def ended(folder: Path, driver: Driver) -> Ended:
+    """Wait until the driver and all that it started are gone."""
+    code = driver.wait()
+    driver.wait_until_gone()
+    return Ended(code, driver.output.read_text(), driver.text(), sweep_json(folder, "status"))
 
 
 def runs(folder: Path, study: str) -> dict[str, object]:
@@ -86,18 +93,19 @@ def runs(folder: Path, study: str) -> dict[str, object]:
 
 def test_ctrl_c_ends_everything_and_says_how_to_resume(interrupted: Ended) -> None:
     assert interrupted.code == 130, interrupted.text
+    assert interrupted.output.startswith("small: 3 trials, 64 questions, ")
     assert "python -m sweep resume small" in interrupted.text
     assert "Traceback" not in interrupted.text
+    assert not interrupted.status["running"]
+    assert interrupted.status["failures"] == {}  # what is interrupted has not failed
 
 
-def test_a_launch_finishes_with_table_and_front(folder: Path, finished: Ended) -> None:
+def test_a_launch_finishes_and_prints_one_json_object(folder: Path, finished: Ended) -> None:
     assert finished.code == 0, finished.text
-    assert "small: 3 trials, 64 questions" in finished.text
     assert "small: resumes" in finished.text
-    assert "Pareto front over accuracy (max), tokens_per_question (min), effective_bits (min)" in finished.text
-    result = sweep_json(folder, "pareto", "small")
+    result = json.loads(finished.output)
+    assert result == sweep_json(folder, "pareto", "small")
     assert [trial["trial"] for trial in result["trials"]] == TRIALS
-    assert all(trial["trial"] in finished.text for trial in result["trials"])
     assert all(0 < trial["tokens_per_question"] <= 200 for trial in result["trials"])
     assert result["states"] == dict.fromkeys(TRIALS, "complete")
     assert result["failures"] == {}
@@ -134,7 +142,8 @@ def test_a_second_launch_reuses_everything_and_starts_no_ray(folder: Path, finis
     )
     assert again.returncode == 0, again.stderr
     assert "every result is reused" in again.stderr
-    assert all(name in again.stdout for name in TRIALS)
+    assert "Pareto front over accuracy (max), tokens_per_question (min), effective_bits (min)" in again.stdout
+    assert all(name.split("/")[1] in again.stdout for name in TRIALS)
     assert not list(tmp_path.iterdir())
     assert answer_lines(folder / "mlruns/store") == before
 
@@ -150,7 +159,7 @@ def test_a_damaged_checkpoint_fails_its_trial_alone(folder: Path, damaged: Ended
     assert damaged.code == 1, damaged.text
     assert f"FAILED {DAMAGED}: " in damaged.text
     assert "Traceback" not in damaged.text
-    status = sweep_json(folder, "status", "damaged")
+    status = damaged.status
     assert status["trials"] == {**dict.fromkeys([TRIALS[0], TRIALS[1], SOUND], "complete"), DAMAGED: "failed"}
     assert status["failures"][DAMAGED]["kind"] == "CanaryMismatch"
     assert "its files hash to" in status["failures"][DAMAGED]["cause"]
