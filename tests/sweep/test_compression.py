@@ -58,6 +58,7 @@ def test_a_trials_own_checkpoint_comes_first_then_those_of_its_model() -> None:
     study = make_study(space=CALIBRATED)
     own, *others = jobs_of(study, "alpha/sparsegpt-s0.5")
     assert own.scheme.name == "sparsegpt-s0.5"
+    assert len(others) == 4  # of alpha, its own among them; beta's are made from beta
     assert {job.model.name for job in [own, *others]} == {"alpha"}
     assert {job.out for job in others} >= {job.out for job in jobs_of(study)} - {own.out}
     assert len({job.out for job in [own, *others]}) == 4

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from sweep.config import StudyConfig
 from sweep.objectives import Table, make_table
@@ -124,16 +125,16 @@ def test_pictures_of_objectives_that_few_or_no_trials_have(
         assert (tmp_path / "front.png").read_bytes().startswith(PNG)
 
 
-def test_the_picture_shows_each_trial(results: list[TrialResult], tmp_path: Path) -> None:
-    from matplotlib.image import imread
+def test_the_picture_shows_each_trial_in_its_models_colour(results: list[TrialResult], tmp_path: Path) -> None:
+    def pixels(shown: list[TrialResult], colour: tuple[int, int, int]) -> int:
+        path = tmp_path / "made" / f"{len(shown)}.png"
+        draw_front(make_study(), make_table(make_study(), shown), path)
+        picture = imread(path)
+        assert picture.shape[1] > picture.shape[0]  # one chart beside the other
+        return int((abs(picture[..., :3] * 255 - colour).max(axis=-1) < 2).sum())
 
-    study = make_study()
-    draw_front(study, make_table(study, results), tmp_path / "made" / "all.png")
-    draw_front(study, make_table(study, []), tmp_path / "none.png")
-    full, empty = imread(tmp_path / "made" / "all.png"), imread(tmp_path / "none.png")
-    assert full.shape[1] > full.shape[0]  # one chart beside the other
-    colours = [(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)]  # of alpha and of beta
-    for colour in colours:
-        pixels = [abs(picture[..., :3] * 255 - colour).max(axis=-1) < 2 for picture in (full, empty)]
-        assert pixels[0].sum() > 50
-        assert pixels[1].sum() == 0
+    blue, red = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+    assert pixels([], blue) == 0
+    legend_and_one, both = pixels(results[:1], blue), pixels(results[:2], blue)
+    assert 0 < legend_and_one < both
+    assert pixels(results[:3], red) == 0 < pixels(results, red)
