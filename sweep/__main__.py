@@ -80,6 +80,7 @@ def launch(
         _print_plan(plan, as_json=as_json)
     if dry_run:
         return 0
+    _choose_authentication(address)
     from sweep.launch import launch_study
 
     code: int = launch_study(study, plan, config_path=conf, address=address, as_json=as_json)
