@@ -33,7 +33,7 @@ from sweep.results import load_result
 from sweep.search import TRIAL, Phase, find_trial, make_phases
 from sweep.serving import end_application
 from sweep.space import TrialConfig, grid, random_trials
-from sweep.store import StudyFolder, locked, read_json, study_folder, write_json
+from sweep.store import StudyFolder, locked, read_json, read_proposals, study_folder, write_json
 from sweep.tracking import Tracker
 from sweep.trial import StudyContext, run_trial
 
@@ -166,6 +166,7 @@ class _Watcher(tune.Callback):
     def __init__(self, context: StudyContext, progress: Progress, tracker: Future[Tracker], console: Console) -> None:
         self._context, self._progress, self._tracker, self._console = context, progress, tracker, console
         self._seen: set[str] = set()
+        self._noted: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune saves its callbacks for Tuner.restore, which is not used: studies resume from the stores."""
@@ -173,7 +174,8 @@ class _Watcher(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         params = {key: value for key, value in trial.config.items() if key != TRIAL}
-        if params:
+        if params and trial.trial_id not in self._noted:  # a retry starts the same trial again
+            self._noted.add(trial.trial_id)
             with self._context.folder.proposals.open("a", encoding="utf-8") as file:
                 file.write(
                     json.dumps({"launch": self._context.launch, "trial": trial.config[TRIAL], "params": params}) + "\n"
@@ -241,13 +243,9 @@ def _siblings(study: StudyConfig) -> tuple[TrialConfig, ...]:
 
 def _read_proposals(folder: StudyFolder) -> list[dict[str, Any]]:
     """What earlier launches of this study had proposed, in order; a proposal asked again counts once."""
-    if not folder.proposals.exists():
-        return []
     by_launch: dict[str, list[dict[str, Any]]] = {}
-    for line in folder.proposals.read_text(encoding="utf-8").splitlines():
-        if line.endswith("}"):  # a torn last line was never started
-            entry = json.loads(line)
-            by_launch.setdefault(entry["launch"], []).append(entry["params"])
+    for entry in read_proposals(folder):
+        by_launch.setdefault(entry["launch"], []).append(entry["params"])
     return max(by_launch.values(), key=len, default=[])  # each launch begins with what the one before it had
 
 
