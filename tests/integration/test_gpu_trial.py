@@ -1,6 +1,5 @@
 """On a real GPU: compress actor, then Serve and vLLM on CUDA, then scores. Needs no MLflow."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ pytestmark = [
 
 
 def test_trials_run_on_the_gpu_from_weights_to_scores(tmp_path: Path) -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     from sweep.cluster import start_cluster

@@ -2,15 +2,12 @@
 random weights and every checkpoint of studies.make_study."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-os.environ.setdefault("RAY_AUTH_MODE", "token")  # as the command line sets it, before anything imports Ray
 
 STUDY = """
 study: small
