@@ -110,6 +110,13 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add("--output", required=True, type=Path, metavar="DIR", help="folder of the answers; an existing one is resumed")
     add("--num-problems", type=_number(int, 1, 10**6), metavar="N", help="at most N of each (generated ones: 100)")
     add(
+        "--skip-problems",
+        type=_number(int, 0, 10**6),
+        default=0,
+        metavar="N",
+        help="leave out the first N of the order that all runs share: a set held out from a run with --num-problems N",
+    )
+    add(
         "--max-tokens", type=_number(int, 1, 10**7), default=32768, metavar="N", help="per answer (default %(default)s)"
     )
     add("--temperature", type=_number(float, 0, 10), default=0.6, metavar="T", help="0 is greedy (default %(default)s)")
@@ -117,9 +124,24 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add("--seed", type=_number(int, 0, 2**31 - 1), default=0, metavar="S", help="of the sampling (default %(default)s)")
     add("--num-completions", type=_number(int, 1, 10**4), default=1, metavar="K", help="samples a problem (default 1)")
     add("--concurrency", type=_number(int, 1, 10**4), default=64, metavar="N", help="requests at once (default 64)")
-    add("--prompting", type=_prompting, default=Prompting.CHAT, metavar="{chat,completion}", help="default chat")
+    add(
+        "--prompting",
+        type=_prompting,
+        default=Prompting.CHAT,
+        metavar="{chat,paper,completion}",
+        help="chat: a message (default); paper: the study's raw prompts, the think block opened; completion: raw text",
+    )
     add(
         "--api-key-env", default="OPENAI_API_KEY", metavar="NAME", help="variable with the key (default OPENAI_API_KEY)"
+    )
+    add(
+        "--setting",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="repeatable; whatever else decides the answers (weights=FINGERPRINT, dtype=bfloat16): other values in the"
+        " same DIR are refused",
     )
     add("--json", action="store_true", help="print summary.json on stdout instead of a table")
 
@@ -140,15 +162,22 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[
 
 def _prompting(text: str) -> Prompting:
     if text not in list(Prompting):
-        raise argparse.ArgumentTypeError(f"is {text!r}, must be chat or completion")
+        raise argparse.ArgumentTypeError(f"is {text!r}, must be one of {', '.join(Prompting)}")
     return Prompting(text)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not name or not mark:
+        raise argparse.ArgumentTypeError(f"is {text!r}, must be NAME=VALUE")
+    return name, value
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from evaluate.progress import Progress
     from evaluate.runner import run_benchmarks
 
-    benchmarks = _load(arguments.benchmark, arguments.num_problems)
+    benchmarks = _load(arguments.benchmark, arguments.num_problems, arguments.skip_problems)
     sampling = Sampling(
         arguments.max_tokens, arguments.temperature, arguments.top_p, arguments.seed, arguments.num_completions
     )
@@ -163,6 +192,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.output,
                 prompting=arguments.prompting,
                 concurrency=arguments.concurrency,
+                settings=dict(arguments.setting),
                 on_answer=progress.count,
             )
         )
@@ -172,7 +202,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if summary.num_errors else 0
 
 
-def _load(names: Sequence[str], num_problems: int | None) -> list[Benchmark]:
+def _load(names: Sequence[str], num_problems: int | None, skip_problems: int) -> list[Benchmark]:
     """Loads NAME[=FILE] arguments. Raises BadInput."""
     benchmarks: list[Benchmark] = []
     for argument in names:
@@ -180,8 +210,10 @@ def _load(names: Sequence[str], num_problems: int | None) -> list[Benchmark]:
         if any(b.name == name for b in benchmarks):
             raise BadInput(f"--benchmark {name}: stands there twice, must be given once")
         default = DEFAULT_NUM_GENERATED if find_spec(name).generated else None
-        benchmark = load_benchmark(name, file=Path(file) if has_file else None, num_problems=num_problems or default)
-        benchmarks.append(benchmark)
+        path = Path(file) if has_file else None
+        benchmarks.append(
+            load_benchmark(name, file=path, num_problems=num_problems or default, skip_problems=skip_problems)
+        )
     return benchmarks
 
 

@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -119,14 +119,14 @@ class Client:
         path, body = self._request(prompt, seed)
         start = time.monotonic()
         try:
-            document = await self._persist("POST", path, body)
+            reply = read_reply(await self._persist("POST", path, body))
         except _RefusalError as refusal:
-            return Reply(error=str(refusal), latency_s=time.monotonic() - start)
+            reply = Reply(error=str(refusal))
         except _FaultError as fault:
             if fault.is_unreachable:
                 raise EndpointUnavailable(f"{self._url}: {fault}; run again to go on from here") from None
-            return Reply(error=str(fault), latency_s=time.monotonic() - start)
-        return read_reply(document, time.monotonic() - start)
+            reply = Reply(error=str(fault))
+        return replace(reply, latency_s=time.monotonic() - start, max_tokens=body["max_tokens"])
 
     def _request(self, prompt: str, seed: int) -> tuple[str, dict[str, Any]]:
         common = {

@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+_BROKEN_OFF = ("abort", "aborted", "cancelled", "error")  # what servers say where the engine gave up
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of one request; `error` is None exactly when the server returned a completion."""
+    """What became of one request; `error` is None exactly when the server returned a completion.
+
+    latency_s: seconds from the first try to the end of the last. max_tokens: the limit that was sent.
+    """
 
     completion: str | None = None
     reasoning: str | None = None
@@ -16,10 +21,15 @@ class Reply:
     prompt_tokens: int | None = None
     error: str | None = None
     latency_s: float = 0.0
+    max_tokens: int | None = None
 
 
 def missing_part(document: dict[str, Any]) -> str | None:
-    """What a document lacks to be a completion; no text at all is one only where the limit cut the thinking short."""
+    """What a document lacks to be a completion, None for nothing.
+
+    No text is a completion where the limit cut the thinking short, where a thought ended by itself, or where the
+    server counted a token: then the model said so.
+    """
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return "choices"
@@ -27,14 +37,18 @@ def missing_part(document: dict[str, Any]) -> str | None:
     message = choice.get("message", choice)
     if not isinstance(message, dict):
         return "a message"
+    if choice.get("finish_reason") in _BROKEN_OFF:
+        return "an end"
     text = message.get("content", message.get("text"))
-    if isinstance(text, str) or (text is None and (choice.get("finish_reason") == "length" or _reasoning(message))):
-        return None
-    return "a text"
+    if choice.get("finish_reason") == "length" or _reasoning(message):
+        return None if isinstance(text, str | None) else "a text"
+    if not isinstance(text, str):
+        return "a text"
+    return "a token" if not text and _mapping(document.get("usage")).get("completion_tokens") == 0 else None
 
 
-def read_reply(document: dict[str, Any], latency_s: float) -> Reply:
-    """Reads a document that lacks nothing; latency_s: seconds from the first try to its arrival."""
+def read_reply(document: dict[str, Any]) -> Reply:
+    """Reads a document that lacks nothing."""
     choice = document["choices"][0]
     message = choice.get("message", choice)
     usage = _mapping(document.get("usage"))
@@ -47,7 +61,6 @@ def read_reply(document: dict[str, Any], latency_s: float) -> Reply:
         completion_tokens=_count(usage.get("completion_tokens")),
         think_tokens=_count(details.get("reasoning_tokens")),
         prompt_tokens=_count(usage.get("prompt_tokens")),
-        latency_s=latency_s,
     )
 
 

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 from evaluate.benchmarks import Benchmark
 from evaluate.grading import GRADER_VERSION
 from evaluate.metrics import BenchmarkSummary, summarize
+from evaluate.prompting import make_prompt
 from evaluate.replies import Reply
 from evaluate.schema import Answer, Endpoint, Grade, Kind, Outcome, Problem, Prompting, Sampling
-from evaluate.store import SUMMARY, AnswerStore, Place, check_keys, check_spec, place_of, read_answers, write_json
+from evaluate.store import SUMMARY, AnswerStore, Place, check_answers, check_spec, place_of, read_answers, write_json
 
 if TYPE_CHECKING:
     from evaluate.client import Client, RetryPolicy
 
 NO_SETTINGS: Mapping[str, object] = {}
+REQUEST_VERSION = "1"  # raised whenever the same spec and problem would be asked otherwise
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Request:
 
     benchmark: Benchmark
     problem: Problem
+    prompt: str
     sample: int
     seed: int
     key: str
@@ -78,13 +81,13 @@ async def run_benchmarks(
     spec = make_spec(endpoint, benchmarks, sampling, prompting, settings)
     requests = list(make_requests(benchmarks, sampling, spec))
     check_spec(output, spec)
-    if pending_requests(requests, output):
+    if pending_requests(requests, output, again=Answer.is_to_be_asked_again):
         from evaluate.client import Client  # httpx takes a quarter of a second to import
 
         async with Client(endpoint, sampling, prompting, concurrency=concurrency, retry=retry) as client:
             await client.check_model()
             with AnswerStore(output, spec) as store:
-                pending = pending_requests(requests, output)
+                pending = pending_requests(requests, output, again=Answer.is_to_be_asked_again)
                 await _ask_all(client, pending, concurrency, _recorder(store, on_answer))
     summary = summarize_run(endpoint.model, benchmarks, requests, read_answers(output))
     write_json(output / SUMMARY, summary.to_json())
@@ -137,20 +140,38 @@ def make_spec(
 
 def make_requests(benchmarks: Sequence[Benchmark], sampling: Sampling, spec: Mapping[str, Any]) -> Iterator[Request]:
     """Yields one request per benchmark, problem and sample; the same arguments give the same seeds and keys."""
-    shared = {name: value for name, value in spec.items() if name != "benchmarks"}
+    shared = _shared(spec)
     for benchmark in benchmarks:
         for problem in benchmark.problems:
+            prompt = make_prompt(Prompting(spec["prompting"]), benchmark.name, problem)
             for sample in range(sampling.num_completions):
                 seed = _hash([sampling.seed, benchmark.name, problem.problem_id, sample]) % 2**31
-                content = [shared, GRADER_VERSION, problem.question, problem.reference, problem.options, seed]
-                yield Request(benchmark, problem, sample, seed, f"{_hash(content):016x}")
+                content = [shared, REQUEST_VERSION, prompt, problem.reference, problem.options, seed]
+                yield Request(benchmark, problem, prompt, sample, seed, f"{_hash(content):016x}")
 
 
-def pending_requests(requests: Sequence[Request], output: Path) -> list[Request]:
-    """Returns the requests that `output` holds no finished answer to. Raises BadInput for answers to other ones."""
+def answers_key(benchmarks: Sequence[Benchmark], spec: Mapping[str, Any]) -> str:
+    """Returns the name of a folder that every run with these answers in common may share, 16 hexadecimal digits.
+
+    It stands for model, prompting, sampling, settings and, per benchmark, the file's checksum (or the generator's
+    version) and the way it is asked; not for how many of its problems are taken, so a folder can be widened.
+    """
+    prompting = Prompting(spec["prompting"])
+    asked = {
+        b.name: [b.source.rpartition("sha256:")[2], make_prompt(prompting, b.name, b.problems[0])] for b in benchmarks
+    }
+    return f"{_hash([_shared(spec), REQUEST_VERSION, asked]):016x}"
+
+
+def pending_requests(
+    requests: Sequence[Request], output: Path, *, again: Callable[[Answer], bool] = Answer.has_failed
+) -> list[Request]:
+    """Returns the requests that `output` holds no answer to, or one that is to be asked `again`: a failed one, or
+    for a run that asks anyway an empty one too. Raises BadInput for answers to other requests or of other graders.
+    """
     answers = read_answers(output)
-    check_keys(output, answers, {r.place: r.key for r in requests})
-    finished = {place_of(a) for a in answers if a.outcome is not Outcome.ERROR}
+    check_answers(output, answers, {r.place: r.key for r in requests}, GRADER_VERSION)
+    finished = {place_of(a) for a in answers if not again(a)}
     return [r for r in requests if r.place not in finished]
 
 
@@ -178,7 +199,7 @@ async def _ask_all(
 
     async def work() -> None:
         for request in queue:
-            reply = await client.complete(request.problem.question, request.seed)
+            reply = await client.complete(request.prompt, request.seed)
             record(_answer(request, reply))
 
     workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(pending)))]
@@ -224,7 +245,14 @@ def _answer(request: Request, reply: Reply) -> Answer:
         latency_s=round(reply.latency_s, 3),
         f1=grade.f1,
         key=request.key,
+        max_tokens=reply.max_tokens,
+        grader=GRADER_VERSION,
     )
+
+
+def _shared(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a spec holds for all benchmarks."""
+    return {name: value for name, value in spec.items() if name != "benchmarks"}
 
 
 def _hash(content: object) -> int:

@@ -26,9 +26,10 @@ class Kind(StrEnum):
 
 
 class Prompting(StrEnum):
-    """How a question is sent: as a chat message (the server renders its template) or as raw text."""
+    """How a question is sent; evaluate.prompting tells what each means."""
 
     CHAT = "chat"
+    PAPER = "paper"
     COMPLETION = "completion"
 
 
@@ -88,8 +89,9 @@ class Endpoint:
 class Answer:
     """One finished request, as it stands on one line of answers.jsonl.
 
-    `think_tokens` is null unless the server, which holds the tokenizer, counted them. `key` is a hash of all that
-    determined the request and its grading: an answer is reused only for the same key.
+    `think_tokens` is null unless the server counted them or a tokenizer was at hand; `max_tokens` is the limit that
+    was sent. `key` is a hash of all that determined the request: an answer is reused only for the same key. `grader`
+    is the version that read the answer; another version's verdicts are no longer taken.
     """
 
     benchmark: str
@@ -109,3 +111,14 @@ class Answer:
     latency_s: float
     f1: float | None = None
     key: str = ""
+    max_tokens: int | None = None
+    grader: str = "1"
+
+    def has_failed(self) -> bool:
+        """Whether the request failed: no answer at all, never a score."""
+        return self.outcome is Outcome.ERROR
+
+    def is_to_be_asked_again(self) -> bool:
+        """Whether another run should ask once more: the request failed, or the model ended without a word."""
+        is_empty = not f"{self.completion or ''}{self.reasoning or ''}".strip()
+        return self.has_failed() or (self.outcome is Outcome.NO_ANSWER and is_empty)

@@ -1,7 +1,7 @@
 """A folder of answers that survives a kill: one flushed line per finished answer, and what they were asked with.
 
 answers.jsonl   one line per (benchmark, problem, sample), in the order of completion; never rewritten but to cut a
-                torn last line or to drop errors before they are asked again
+                torn last line or to drop errors and empty replies before they are asked again
 spec.json       model, prompting, sampling, settings, benchmarks: another one is refused, naming the difference
 summary.json    the numbers, a pure function of the two
 """
@@ -72,7 +72,7 @@ def _line(answer: Answer) -> bytes:
 def check_spec(folder: Path, spec: Mapping[str, Any]) -> None:
     """Raises BadInput when the folder's answers were asked with another spec; touches nothing.
 
-    Benchmarks may be added and widened; what must stay is model, prompting, sampling, settings and graders.
+    Benchmarks may be added and widened; what must stay is model, prompting, sampling and settings.
     """
     path = folder / SPEC
     if not path.exists():
@@ -92,30 +92,33 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: st
     found = []
     for key in sorted(stored.keys() | asked.keys()):
         name, old, new = f"{prefix}{key}", stored.get(key), asked.get(key)
-        if name == "benchmarks":
-            old, new = old or {}, new or {}
-            shared = old.keys() & new.keys()
-            found += [d for b in sorted(shared) for d in _differences(_fixed(old[b]), _fixed(new[b]), f"{b}.")]
-        elif isinstance(old, dict) and isinstance(new, dict):
+        if name == "benchmarks":  # their extent may change, their questions are compared one by one
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{name}.")
         elif old != new:
             found.append(f"{name} {json.dumps(old)}, not {json.dumps(new)}")
     return found
 
 
-def _fixed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a benchmark may not change; its extent and source may, its questions are compared one by one."""
-    return {"grader": benchmark.get("grader")}
+def check_answers(folder: Path, answers: Sequence[Answer], keys: Mapping[Place, str], grader: str) -> None:
+    """Raises BadInput when a stored answer was given to another question, or graded by another reference or version.
 
-
-def check_keys(folder: Path, answers: Sequence[Answer], keys: Mapping[Place, str]) -> None:
-    """Raises BadInput when a stored answer was given to another question, or graded by another reference."""
+    keys: of the answers that are looked for; others in the folder are left aside.
+    """
     for answer in answers:
         expected = keys.get(place_of(answer))
-        if expected is not None and answer.key != expected:
+        if expected is None or answer.has_failed():
+            continue
+        if answer.key != expected:
             raise BadInput(
                 f"{folder / ANSWERS}: {answer.benchmark} problem {answer.problem_id!r} was asked with another question"
                 " or reference; use another folder"
+            )
+        if answer.grader != grader:
+            raise BadInput(
+                f"{folder / ANSWERS}: graded by version {answer.grader}, this one grades by version {grader}; run"
+                f" `python -m evaluate regrade {folder}` first"
             )
 
 
@@ -161,9 +164,9 @@ class AnswerStore:
 
 
 def _drop_unfinished(path: Path) -> None:
-    """Cuts a torn last line and drops error answers; every other line keeps its bytes and its place."""
+    """Cuts a torn last line and drops what is to be asked again; every other line keeps its bytes and its place."""
     lines, is_torn = _read_lines(path)
-    kept = [line for i, line in enumerate(lines, 1) if _parse_line(path, i, line).outcome is not Outcome.ERROR]
+    kept = [line for i, line in enumerate(lines, 1) if not _parse_line(path, i, line).is_to_be_asked_again()]
     if is_torn or len(kept) < len(lines):
         _replace(path, b"".join(line + b"\n" for line in kept))
 

@@ -1,6 +1,6 @@
 """The benchmarks by name, and one way to load each: `load_benchmark("folio", file=..., num_problems=100)`.
 
-All runs share one seeded order of a benchmark's problems; a subset is a prefix of that order.
+All runs share one seeded order of a benchmark's problems; a subset is a slice of that order.
 """
 
 import json
@@ -90,9 +90,12 @@ def find_spec(name: str) -> BenchmarkSpec:
     return BENCHMARKS[name]
 
 
-def load_benchmark(name: str, *, file: Path | None = None, num_problems: int | None = None) -> Benchmark:
+def load_benchmark(
+    name: str, *, file: Path | None = None, num_problems: int | None = None, skip_problems: int = 0
+) -> Benchmark:
     """Loads the first `num_problems` problems (all, or as many as there are, by default) in the shared order.
 
+    skip_problems: how many of that order are left out first; a run that skips what another took is held out from it.
     file: in its publisher's format; without it the set comes from its generator or from the Hugging Face hub.
     Raises BadInput naming the file, line and key: unreadable, empty, a double id, a reference that cannot be one.
     """
@@ -100,12 +103,14 @@ def load_benchmark(name: str, *, file: Path | None = None, num_problems: int | N
     if num_problems is not None and num_problems < 1:
         raise BadInput(f"benchmark {name!r}: num_problems is {num_problems}, must be at least 1")
     try:
-        problems, source = spec.load(file, num_problems)
+        problems, source = spec.load(file, num_problems and skip_problems + num_problems)
     except ValueError as error:
         raise BadInput(f"benchmark {name!r}: {error}") from None
     _check(spec, problems, source)
     ordered = problems if spec.generated else sorted(problems, key=lambda p: _place(name, p.problem_id))
-    kept = tuple(ordered[:num_problems])
+    kept = tuple(ordered[skip_problems:][:num_problems])
+    if not kept:
+        raise BadInput(f"{source}: holds {len(ordered)} problems, skip_problems is {skip_problems}, must be fewer")
     return Benchmark(name, spec.kind, spec.answer_type, kept, _fingerprint(kept), source, spec.license)
 
 

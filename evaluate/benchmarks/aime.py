@@ -18,6 +18,7 @@ def read_problems(path: Path) -> list[Problem]:
     problems = []
     for index, row in enumerate(read_rows(path)):
         problem_id = row.text("id", "ID") if row.value.keys() & {"id", "ID"} else str(index)
-        question = f"{row.text('problem', 'question', 'Problem')}\n\n{INSTRUCTION}"
-        problems.append(Problem(problem_id, question, row.text("expected_answer", "answer", "Answer")))
+        text = row.text("problem", "question", "Problem")
+        reference = row.text("expected_answer", "answer", "Answer")
+        problems.append(Problem(problem_id, f"{text}\n\n{INSTRUCTION}", reference, metadata={"question": text}))
     return problems

@@ -20,9 +20,10 @@ def read_problems(path: Path) -> list[Problem]:
     problems = []
     for index, row in enumerate(read_rows(path)):
         premises = _premises(row)
-        question = PROMPT.format(premises=premises, conclusion=row.text("conclusion"))
+        parts = {"premises": premises, "conclusion": row.text("conclusion")}
         story = blake2b(premises.encode(), digest_size=4).hexdigest()
-        problems.append(Problem(str(index), question, row.text("label"), metadata={"story": story}))
+        metadata = {"story": story, **parts}
+        problems.append(Problem(str(index), PROMPT.format_map(parts), row.text("label"), metadata=metadata))
     return problems
 
 

@@ -23,8 +23,9 @@ def read_problems(path: Path) -> list[Problem]:
             continue
         problem_id = row.text("id")
         accepted = (row.text("answer"), *row.texts("answer_aliases"))
-        question = f"{row.text('question')}\n\n{INSTRUCTION}"
-        problems.append(Problem(problem_id, question, accepted, metadata={"hops": problem_id[:1]}))
+        text = row.text("question")
+        metadata = {"hops": problem_id[:1], "question": text}
+        problems.append(Problem(problem_id, f"{text}\n\n{INSTRUCTION}", accepted, metadata=metadata))
     return problems
 
 

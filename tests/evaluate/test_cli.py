@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evaluate.__main__ import main
+from evaluate.store import read_answers
 from tests.evaluate.toy_server import MODEL, Reply, Server, completion
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -145,7 +146,8 @@ class TestRun:
             (["--max-tokens", "0"], "--max-tokens: is '0', must be a whole number from 1"),
             (["--max-tokens", "1e3"], "must be a whole number"),
             (["--top-p", "0"], "--top-p"),
-            (["--prompting", "chatt"], "must be chat or completion"),
+            (["--prompting", "chatt"], "must be one of chat, paper, completion"),
+            (["--setting", "weights"], "must be NAME=VALUE"),
             (["--max-token", "5"], "nearest is '--max-tokens'"),
         ],
     )
@@ -167,6 +169,23 @@ class TestRun:
         assert run(server, tmp_path / "out", *arguments, "--seed", "5") == 2
         err = capsys.readouterr().err
         assert "sampling.seed 0, not 5" in err and err.count("\n") == 1
+
+
+    def test_held_out_runs_ask_the_rest_of_the_shared_order(self, server: Server, tmp_path: Path) -> None:
+        for name, subset in (("all", []), ("dev", ["--num-problems", "2"]), ("test", ["--skip-problems", "2"])):
+            file = write(tmp_path / "f.jsonl", *({"id": f"p{i}", "problem": f"p{i}", "answer": 1} for i in range(6)))
+            assert run(server, tmp_path / name, "--benchmark", f"aime={file}", "--concurrency", "1", *subset) == 0
+        asked = [[a.problem_id for a in read_answers(tmp_path / name)] for name in ("all", "dev", "test")]
+        assert asked[0] == asked[1] + asked[2] and len(asked[1]) == 2
+        assert run(server, tmp_path / "none", "--benchmark", f"aime={file}", "--skip-problems", "6") == 2
+
+    def test_settings_are_part_of_what_was_asked(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["--benchmark", "logic", "--num-problems", "1", "--setting"]
+        assert run(server, tmp_path / "out", *arguments, "weights=abc") == 0
+        assert run(server, tmp_path / "out", *arguments, "weights=xyz") == 2
+        assert 'settings.weights "abc", not "xyz"' in capsys.readouterr().err
 
 
 def test_help_teaches_and_imports_nothing_heavy() -> None:

@@ -16,7 +16,7 @@ import pytest
 from evaluate.benchmarks import Benchmark, load_benchmark
 from evaluate.client import RetryPolicy
 from evaluate.errors import BadInput, EndpointUnavailable, ModelNotServed
-from evaluate.runner import RunSummary, make_requests, make_spec, run_benchmark, run_benchmarks
+from evaluate.runner import RunSummary, answers_key, make_requests, make_spec, run_benchmark, run_benchmarks
 from evaluate.schema import Answer, Endpoint, Outcome, Prompting, Sampling
 from evaluate.store import read_answers
 from tests.evaluate.toy_server import MODEL, Reply, Server, completion
@@ -125,6 +125,30 @@ def test_resume_asks_only_what_is_missing_and_errors_again(server: Server, tmp_p
     assert (lines[:11], len(lines), summary.num_errors) == (kept, 12, 0)
 
 
+def test_empty_replies_count_as_no_answer_and_are_asked_again(server: Server, tmp_path: Path) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 4)
+    replies = {0: completion(""), 1: completion(None, reasoning="hm"), 2: completion("", "length")}
+    server.answer = lambda body, n: replies.get(item_of(body), completion("\\boxed{1}"))
+    summary = run(server, tmp_path / "out", benchmark)
+    assert summary.benchmarks[0].outcomes == {"correct": 1, "incorrect": 0, "no_answer": 2, "truncated": 1, "error": 0}
+    server.asked.clear()
+    replies[0] = completion("\\boxed{1}")
+    assert run(server, tmp_path / "out", benchmark).benchmarks[0].outcomes["correct"] == 2
+    assert [item_of(body) for body in server.asked] == [0]
+    assert len(read_answers(tmp_path / "out")) == 4
+
+
+def test_answers_of_another_grader_are_not_taken(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 2)
+    run(server, tmp_path / "out", benchmark)
+    monkeypatch.setattr("evaluate.runner.GRADER_VERSION", "next")
+    with pytest.raises(BadInput, match=r"this one grades by version next; run `python -m evaluate regrade"):
+        run(server, tmp_path / "out", benchmark)
+    assert len(server.asked) == 2
+
+
 def test_finished_run_needs_no_server(server: Server, tmp_path: Path) -> None:
     benchmark = benchmark_of(tmp_path / "a.jsonl")
     before = run(server, tmp_path / "out", benchmark)
@@ -225,6 +249,39 @@ def test_keys_and_seeds_depend_on_content_alone(tmp_path: Path) -> None:
     assert keys(SAMPLING, url="http://b/v1") == base
     assert not set(keys(replace(SAMPLING, temperature=0.0))) & set(base)
     assert not set(keys(SAMPLING, weights="x")) & set(base)
+
+
+def test_keys_of_stored_answers_stay_what_they_were(tmp_path: Path) -> None:
+    """A change here makes every stored answer of every user be asked again."""
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 2)
+    spec = make_spec(Endpoint("http://a/v1", MODEL), [benchmark], SAMPLING, Prompting.CHAT, {"weights": "w"})
+    requests = list(make_requests([benchmark], SAMPLING, spec))
+    assert [(r.problem.problem_id, r.key, r.seed) for r in requests] == [
+        ("p0", "9023ef4f254b4e41", 1334946731),
+        ("p1", "231e8c3f21990c7a", 460362385),
+    ]
+
+
+def test_a_folder_is_shared_by_runs_that_differ_in_extent_alone(tmp_path: Path) -> None:
+    def key(benchmark: Benchmark, sampling: Sampling = SAMPLING, prompting: Prompting = Prompting.CHAT) -> str:
+        return answers_key([benchmark], make_spec(Endpoint("", MODEL), [benchmark], sampling, prompting, {}))
+
+    path = tmp_path / "a.jsonl"
+    whole = benchmark_of(path)
+    assert key(whole) == key(replace(whole, problems=whole.problems[:3]))
+    others = [key(whole, replace(SAMPLING, seed=1)), key(whole, prompting=Prompting.PAPER)]
+    others += [key(benchmark_of(path, answer=2)), key(load_benchmark("logic", num_problems=2))]
+    assert len({key(whole), *others}) == 5
+    assert key(load_benchmark("logic", num_problems=2)) == key(load_benchmark("logic", num_problems=5))
+    assert key(benchmark_of(tmp_path / "elsewhere.jsonl")) == key(whole)
+
+
+def test_paper_prompts_are_sent_raw_and_their_thought_needs_no_opening(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda body, n: Reply({"choices": [{"text": "so 1</think>\\boxed{1}", "finish_reason": "stop"}]})
+    summary = run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl", 1), prompting=Prompting.PAPER)
+    assert [body["prompt"] for body in server.asked] == ["What is item 0?\n<think>\n"]
+    assert server.paths == ["/v1/completions"]
+    assert summary.accuracy == 1.0
 
 
 def test_kill_at_random_moments_loses_nothing_and_asks_nothing_twice(server: Server, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from evaluate.errors import BadInput
 from evaluate.schema import Answer, Outcome
-from evaluate.store import AnswerStore, check_keys, check_spec, read_answers
+from evaluate.store import AnswerStore, check_answers, check_spec, read_answers
 
 SPEC: dict[str, Any] = {
     "model": "toy",
@@ -75,8 +75,9 @@ def test_whole_last_line_without_its_end_is_kept(tmp_path: Path) -> None:
     assert read_answers(tmp_path) == [ANSWER, other]
 
 
-def test_errors_are_dropped_before_they_are_asked_again(tmp_path: Path) -> None:
-    write(tmp_path, FAILED, ANSWER)
+def test_errors_and_empty_replies_are_dropped_before_they_are_asked_again(tmp_path: Path) -> None:
+    empty = replace(ANSWER, problem_id="3", completion=" \n", outcome=Outcome.NO_ANSWER, answer=None, rule="empty")
+    write(tmp_path, FAILED, empty, ANSWER)
     write(tmp_path)
     assert read_answers(tmp_path) == [ANSWER]
 
@@ -97,7 +98,6 @@ def test_a_line_that_is_no_answer_is_named(tmp_path: Path) -> None:
         ({"sampling": {"temperature": 0.6, "seed": 1}}, "sampling.seed 0, not 1"),
         ({"settings": {"weights": "xyz"}}, 'settings.weights "abc", not "xyz"'),
         ({"settings": {}}, "settings.weights"),
-        ({"benchmarks": {"logic": {"grader": "2", "num_problems": 3}}}, 'logic.grader "1", not "2"'),
     ],
 )
 def test_another_spec_is_refused_with_the_difference(tmp_path: Path, change: dict[str, Any], named: str) -> None:
@@ -125,9 +125,17 @@ def test_answers_without_spec_are_refused(tmp_path: Path) -> None:
 
 
 def test_answer_to_another_question_is_refused(tmp_path: Path) -> None:
-    check_keys(tmp_path, [ANSWER], {("logic", "1", 0): "k1"})
+    check_answers(tmp_path, [ANSWER], {("logic", "1", 0): "k1", ("logic", "2", 0): "k9"}, "1")
     with pytest.raises(BadInput, match="logic problem '1'"):
-        check_keys(tmp_path, [ANSWER], {("logic", "1", 0): "k2"})
+        check_answers(tmp_path, [ANSWER], {("logic", "1", 0): "k2"}, "1")
+
+
+def test_answer_of_another_grader_is_refused_with_the_cure(tmp_path: Path) -> None:
+    keys = {("logic", "1", 0): "k1", ("logic", "2", 0): ""}
+    check_answers(tmp_path, [replace(ANSWER, grader="2"), FAILED], keys, "2")
+    with pytest.raises(BadInput, match=r"graded by version 1.*version 2.*evaluate regrade"):
+        check_answers(tmp_path, [ANSWER], {("logic", "1", 0): "k1"}, "2")
+    check_answers(tmp_path, [ANSWER], {}, "2")
 
 
 def test_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from compress.size import shapes_from_config
 from evaluate.benchmarks import Benchmark
+from evaluate.grading import GRADER_VERSION
 from evaluate.runner import make_requests, make_spec, pending_requests
 from evaluate.schema import Answer, Endpoint, Outcome, Problem, Prompting
 from evaluate.store import AnswerStore
@@ -140,6 +141,7 @@ def graded(request: Any, reply: Reply) -> Answer:
         latency_s=0.5,
         f1=grade.f1 if grade else None,
         key=request.key,
+        grader=GRADER_VERSION,
     )
 
 
