@@ -16,6 +16,7 @@ import typer
 
 from compress.calibration import MAX_LENGTH, MAX_SAMPLES, MAX_SEED, load_calibration
 from compress.errors import CompressError, InputError, nearest_name
+from compress.methods import parse_width
 from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
 
 PROGRAM = "python -m compress"
@@ -36,15 +37,20 @@ def run(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with config.json and *.safetensors.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not exist yet.")],
     method: Annotated[
-        str, typer.Option(help="rtn and magnitude look at weights alone; gptq and sparsegpt need --calibration.")
+        str, typer.Option(help="rtn and magnitude look at weights alone; gptq, sparsegpt and wanda need --calibration.")
     ],
-    num_bits: Annotated[int | None, typer.Option(help="2, 3, 4 or 8; without it weights stay 16 bits wide.")] = None,
+    num_bits: Annotated[
+        str | None, typer.Option(metavar="N | ternary", help="2 to 8, or -1, 0, 1 times a scale; without it 16 bits.")
+    ] = None,
     group_size: Annotated[
         int | None, typer.Option(help="Inputs that share a scale; without it, one scale per output channel.")
     ] = None,
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Grids with a zero point instead of centred on 0.")
     ] = False,
+    observer: Annotated[
+        str, typer.Option(help="How grids are fitted: minmax (nothing clipped), mse (least squared error), hqq.")
+    ] = "minmax",
     sparsity: Annotated[
         str, typer.Option(metavar="S | N:M", help="Share of weights set to 0, or N non-zeros of every M inputs.")
     ] = "0",
@@ -90,9 +96,10 @@ def run(
     share, pattern = parse_sparsity(sparsity)
     scheme = Scheme(
         method=method,  # type: ignore[arg-type]  # parsed, with the nearest name, by Scheme itself
-        num_bits=num_bits,
+        num_bits=parse_width(num_bits),
         group_size=group_size,
         symmetric=not asymmetric,
+        observer=observer,  # type: ignore[arg-type]
         sparsity=share,
         pattern=pattern,
         act_order=act_order,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from compress.calibration import Calibration, calibration_rows
 from compress.checkpoint import check_absent, check_weights, read_config
 from compress.errors import CalibrationError, FormatError, InputError, ModelError
-from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape, packed_obstacle
+from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape
+from compress.servable import packed_obstacle
 from compress.size import Shapes, linear_shapes
 
 if TYPE_CHECKING:

@@ -22,6 +22,12 @@ def keep_largest(scores: Tensor, num_pruned: int) -> Tensor:
     return ~(pruned | tied).reshape(scores.shape)
 
 
+def keep_largest_by_row(scores: Tensor, num_pruned: int) -> Tensor:
+    """Mask (True = kept) of scores [R, C] without the `num_pruned` smallest of every row."""
+    order = scores.argsort(dim=-1, stable=True)[:, :num_pruned]
+    return torch.ones_like(scores, dtype=torch.bool).scatter_(-1, order, False)
+
+
 def keep_pattern(scores: Tensor, pattern: Pattern) -> Tensor:
     """Mask (True = kept) of scores [R, C] with the n largest of every m consecutive columns, pattern = (n, m)."""
     num_kept, width = pattern

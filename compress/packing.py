@@ -1,42 +1,53 @@
-"""Codes in the layout of compressed-tensors' "pack-quantized" format, as vLLM's kernels read it. Pure.
+"""Codes in the layouts of compressed-tensors that vLLM's kernels read. Pure.
 
-Shapes: R rows/out, C columns/in, G groups. 32 / bits codes share a signed 32-bit word, the first in the lowest bits,
-each raised by 2^(bits-1) so that it is not negative. Codes are packed along C, zero points along R.
-Source: compressed_tensors 0.17, compressors/pack_quantized (2, 4 and 8 bits; other widths are laid out otherwise).
+Shapes: R rows/out, C columns/in, G groups. "pack-quantized": codes stand one after the other in a stream of bits, each
+raised by 2^(bits-1) so that it is not negative, the first in the lowest bits of a signed 32-bit word; a row's stream
+takes ceil(C * bits / 32) words. Codes are packed along C, zero points along R.
+Sources: compressed_tensors 0.17 for 2, 4 and 8 bits; it pads the other widths, while vLLM's loader (WNA16) counts on
+the stream without gaps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.errors import FormatError
+from compress.methods import NUM_BITS, code_bits
 from compress.quantizer import Grid
 from compress.scheme import Scheme
 
-PACKABLE_BITS = (2, 4, 8)
+STREAM = 32
 
 
 def pack_codes(codes: Tensor, num_bits: int) -> Tensor:
-    """int8 codes [R, C] -> int32 words [R, ceil(C * num_bits / 32)]. Raises FormatError for widths not in 2, 4, 8."""
-    if num_bits not in PACKABLE_BITS:
-        raise FormatError("num_bits", num_bits, "2, 4 or 8 to be packed")
-    per_word = 32 // num_bits
+    """int8 codes [R, C] -> int32 words [R, ceil(C * num_bits / 32)]. Raises FormatError for widths not in 2 to 8."""
+    if num_bits not in NUM_BITS:
+        raise FormatError("num_bits", num_bits, "2 to 8 to be packed")
+    num_rows, num_columns = codes.shape
     raised = codes.to(torch.int64) + (1 << (num_bits - 1))
-    raised = torch.nn.functional.pad(raised, (0, -codes.shape[1] % per_word))
-    shifts = torch.arange(per_word, device=codes.device) * num_bits
-    words = (raised.reshape(codes.shape[0], -1, per_word) << shifts).sum(-1)
+    raised = torch.nn.functional.pad(raised, (0, -num_columns % STREAM)).reshape(num_rows, -1, STREAM)
+    words = raised.new_zeros(num_rows, raised.shape[1], num_bits)
+    for index in range(STREAM):
+        word, shift = divmod(index * num_bits, 32)
+        words[..., word] |= raised[..., index] << shift
+        if shift + num_bits > 32:
+            words[..., word + 1] |= raised[..., index] >> (32 - shift)
+    words = words.flatten(1)[:, : -(-num_columns * num_bits // 32)] & 0xFFFFFFFF
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
 def unpack_codes(words: Tensor, num_bits: int, num_columns: int) -> Tensor:
     """The inverse of pack_codes: int32 words -> int8 codes [R, num_columns]."""
-    shifts = torch.arange(32 // num_bits, device=words.device) * num_bits
-    raised = (words.to(torch.int64).unsqueeze(-1) >> shifts) & ((1 << num_bits) - 1)
-    codes = raised.flatten(1)[:, :num_columns] - (1 << (num_bits - 1))
-    return codes.to(torch.int8)
+    stream = torch.nn.functional.pad(words.to(torch.int64) & 0xFFFFFFFF, (0, 1))
+    first = torch.arange(num_columns, device=words.device) * num_bits
+    index, shift = first // 32, first % 32
+    pairs = stream[:, index] | (stream[:, index + 1] << 32)
+    raised = (pairs >> shift) & ((1 << num_bits) - 1)
+    return (raised - (1 << (num_bits - 1))).to(torch.int8)
 
 
 def packed_tensors(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
@@ -52,10 +63,28 @@ def packed_tensors(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
     return tensors
 
 
-def quantization_config(scheme: Scheme) -> dict[str, Any]:
-    """The config.json entry that tells vLLM how every linear layer but the head is packed."""
+def quantization_config(scheme: Scheme, exceptions: Mapping[str, Scheme | None] | None = None) -> dict[str, Any]:
+    """The config.json entry that tells vLLM how every linear layer but the head is packed.
+
+    exceptions: {name of a linear layer: its own scheme, or None where it stays 16 bits wide}; then every layer of the
+    decoder must be among them, because vLLM looks fused layers up by name and falls back on none.
+    """
+    if exceptions is None:
+        groups = {"group_0": _group(scheme, ["Linear"])}
+        return _config(groups, ["lm_head"])
+    layouts: dict[str, tuple[Scheme, list[str]]] = {}
+    for name, own in exceptions.items():
+        if own is not None:
+            layouts.setdefault(str(_group(own, [])), (own, []))[1].append(name)
+    groups = {f"group_{index}": _group(own, names) for index, (own, names) in enumerate(layouts.values())}
+    ignored = [name for name, own in exceptions.items() if own is None]
+    return _config(groups, ["lm_head", *ignored])
+
+
+def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
+    assert scheme.num_bits is not None  # a packed format is chosen for schemes of one width alone
     weights: dict[str, Any] = {
-        "num_bits": scheme.num_bits,
+        "num_bits": code_bits(scheme.num_bits),
         "type": "int",
         "symmetric": scheme.symmetric,
         "strategy": "group" if scheme.group_size else "channel",
@@ -66,13 +95,16 @@ def quantization_config(scheme: Scheme) -> dict[str, Any]:
         "actorder": None,
         "block_structure": None,
     }
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    return {"targets": targets, "weights": weights, "input_activations": None, "output_activations": None}
+
+
+def _config(groups: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
     return {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
-        "config_groups": {"group_0": group},
-        "ignore": ["lm_head"],
+        "config_groups": groups,
+        "ignore": ignored,
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
     }

@@ -1,7 +1,7 @@
 """Bytes of a compressed model: from its shapes (computed) or from its files (measured). Pure, standard library only.
 
 The deployable artifact is the packed one, in compressed-tensors' layout: R rows/out, C columns/in, G groups per row
-  codes        R x ceil(C * bits / 32) words of 4 bytes
+  codes        R x ceil(C * bits / 32) words of 4 bytes; ternary: R x ceil(C / 5) bytes, 3^5 = 243 values in each
   scales       R x G values of 2 bytes
   zero points  ceil(R * bits / 32) x G words of 4 bytes, asymmetric schemes only
   shape        two 8-byte integers per packed weight
@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compress.errors import ModelError, nearest_name
+from compress.methods import TERNARY, code_bits
 from compress.scheme import Scheme
+
+TRITS_PER_BYTE = 5
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
 # Weights of a decoder layer in the order they are solved. Those of one unit read the same inputs, and vLLM fuses them
@@ -102,8 +105,11 @@ def packed_bytes(rows: int, columns: int, scheme: Scheme) -> int:
     if scheme.num_bits is None:
         return BYTES_PER_VALUE * rows * columns
     groups = columns // scheme.group_size if scheme.group_size else 1
-    codes = 4 * rows * math.ceil(columns * scheme.num_bits / 32)
-    zero_points = 0 if scheme.symmetric else 4 * groups * math.ceil(rows * scheme.num_bits / 32)
+    if scheme.num_bits == TERNARY:
+        codes = rows * math.ceil(columns / TRITS_PER_BYTE)
+    else:
+        codes = 4 * rows * math.ceil(columns * scheme.num_bits / 32)
+    zero_points = 0 if scheme.symmetric else 4 * groups * math.ceil(rows * code_bits(scheme.num_bits) / 32)
     return codes + BYTES_PER_VALUE * rows * groups + zero_points + SHAPE_BYTES
 
 

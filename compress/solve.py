@@ -21,6 +21,7 @@ from compress.quantizer import GridSpec
 from compress.report import LayerReport
 from compress.scheme import Method, Scheme
 from compress.sparsegpt import solve_sparsegpt
+from compress.wanda import prune_by_wanda
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def solve_unit(
             raise NumericalError(f"{name} holds values that are not finite")
     spec = None
     if scheme.num_bits is not None:
-        spec = GridSpec(scheme.num_bits, scheme.group_size, scheme.symmetric, stored_dtype)
+        spec = GridSpec.of(scheme.num_bits, scheme.group_size, scheme.symmetric, stored_dtype, scheme.observer)
     solved: Mapping[str, Solved]
     used: Factor | None = None
     match scheme.method:
@@ -53,8 +54,8 @@ def solve_unit(
             if hessian is None:
                 raise NumericalError(f"{scheme.method} needs the Hessian of the inputs")
             solved, used = _solve_stacked(weights, hessian, scheme, spec)
-        case Method.RTN | Method.MAGNITUDE:
-            solved = {name: _solve_alone(weight, scheme, spec) for name, weight in weights.items()}
+        case Method.RTN | Method.MAGNITUDE | Method.WANDA:
+            solved = {name: _solve_alone(weight, hessian, scheme, spec) for name, weight in weights.items()}
         case _ as unknown:
             assert_never(unknown)
     frac = used.dampening_frac if used else None
@@ -83,10 +84,15 @@ def _solve_stacked(
     return {name: result.rows(end - count, end) for name, count, end in parts}, used
 
 
-def _solve_alone(weight: Tensor, scheme: Scheme, spec: GridSpec | None) -> Solved:
+def _solve_alone(weight: Tensor, hessian: Tensor | None, scheme: Scheme, spec: GridSpec | None) -> Solved:
     keep_mask = None
     if scheme.sparsity > 0:
-        pruned = prune_by_magnitude(weight, scheme.sparsity, scheme.pattern)
+        if scheme.method is Method.WANDA:
+            if hessian is None:
+                raise NumericalError(f"{scheme.method} needs the Hessian of the inputs")
+            pruned = prune_by_wanda(weight, hessian, scheme.sparsity, scheme.pattern)
+        else:
+            pruned = prune_by_magnitude(weight, scheme.sparsity, scheme.pattern)
         if spec is None:
             return pruned
         weight, keep_mask = pruned.weight, pruned.keep_mask

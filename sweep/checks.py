@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compress.errors import ModelError, SchemeError, nearest_name
-from compress.scheme import CheckpointFormat, check_shape, packed_obstacle
+from compress.scheme import CheckpointFormat, check_shape
+from compress.servable import packed_obstacle
 from compress.size import linear_shapes
 from evaluate.benchmarks import BENCHMARKS
 from evaluate.schema import Kind

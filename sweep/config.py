@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import SchemeError
-from compress.scheme import CheckpointFormat, Method, Platform, Scheme, parse_sparsity
+from compress.methods import Method, Observer, Width
+from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
 from sweep.fields import (
     check_day,
     check_path,
@@ -29,6 +30,7 @@ from sweep.fields import (
     is_text,
     is_whole,
     is_whole_or_none,
+    is_width_or_none,
     number,
     one_of,
     spell_out,
@@ -77,12 +79,15 @@ class SpaceBlock(_Frozen):
 
     method: Annotated[tuple[str, ...], choices(is_text, f"one of {', '.join(Method)}")]
     sparsity: Annotated[tuple[float | str, ...], choices(is_share, "a share in [0, 1) or n:m")] = (0.0,)
-    num_bits: Annotated[tuple[int | None, ...], choices(is_whole_or_none, "a whole number: 2, 3, 4 or 8")] = (None,)
+    num_bits: Annotated[
+        tuple[Width | None, ...], choices(is_width_or_none, "a whole number from 2 to 8, or ternary")
+    ] = (None,)
     group_size: Annotated[tuple[int | None, ...], choices(is_whole_or_none, "a whole number or null")] = (None,)
     symmetric: Annotated[tuple[bool, ...], choices(is_flag, "true or false")] = (True,)
     act_order: Annotated[tuple[bool | None, ...], choices(is_flag_or_none, "true, false or null")] = (None,)
     dampening_frac: Annotated[tuple[float, ...], choices(is_number, "a number in (0, 1]")] = (0.01,)
     block_size: Annotated[tuple[int, ...], choices(is_whole, "a whole number of columns")] = (128,)
+    observer: Annotated[tuple[str, ...], choices(is_text, f"one of {', '.join(Observer)}")] = (Observer.MINMAX,)
 
     @model_validator(mode="after")
     def _every_scheme_is_possible(self) -> SpaceBlock:

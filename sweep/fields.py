@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BeforeValidator
 
 from compress.errors import nearest_name
+from compress.methods import TERNARY
 from sweep.parsing import Refusal
 
 
@@ -105,6 +106,10 @@ def is_whole(value: object) -> bool:
 
 def is_whole_or_none(value: object) -> bool:
     return value is None or is_whole(value)
+
+
+def is_width_or_none(value: object) -> bool:
+    return value == TERNARY or is_whole_or_none(value)
 
 
 def is_number(value: object) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from compress.scheme import CheckpointFormat, packed_obstacle
+from compress.scheme import CheckpointFormat
+from compress.servable import packed_obstacle
 from compress.size import BYTES_PER_VALUE, Shapes, count_parameters, deployable_size, linear_shapes
 from evaluate.benchmarks import BENCHMARKS
 from sweep.config import ModelConfig, StudyConfig

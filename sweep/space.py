@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from compress.scheme import CheckpointFormat, Scheme, servable
+from compress.scheme import CheckpointFormat, Scheme
+from compress.servable import servable
 from compress.size import linear_shapes
 from sweep.config import ModelConfig, SpaceBlock, StudyConfig, make_scheme
 from sweep.known_models import find_shapes
@@ -88,8 +89,8 @@ def checkpoint_format(
     return CheckpointFormat.DEQUANTIZED if scheme is None else study.format
 
 
-def _layout(study: StudyConfig, scheme: Scheme, linear: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:
+def _layout(study: StudyConfig, scheme: Scheme, linear: Mapping[str, tuple[int, int]]) -> tuple[object, ...]:
     """Dequantized first, as the baseline is; packed ones by what an engine must be started anew for."""
     if checkpoint_format(study, scheme, linear) is CheckpointFormat.DEQUANTIZED:
         return (0,)
-    return (1, scheme.num_bits or 16, scheme.group_size or 0, scheme.symmetric)
+    return (1, str(scheme.num_bits), scheme.group_size or 0, scheme.symmetric)

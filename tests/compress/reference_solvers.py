@@ -114,3 +114,98 @@ def pattern_mask(num_kept: int, width: int) -> Callable[[Array, Array, int], Arr
         return keep
 
     return choose
+
+
+def wanda_keep(weight: Array, inputs: Array, num_pruned: int) -> Array:
+    """Row by row, all but the num_pruned smallest of |w| * |x|."""
+    keep = np.ones(weight.shape, dtype=bool)
+    for row in range(len(weight)):
+        scores = [abs(weight[row, j]) * np.sqrt((inputs[:, j] ** 2).sum()) for j in range(weight.shape[1])]
+        keep[row, np.argsort(scores, kind="stable")[:num_pruned]] = False
+    return keep
+
+
+def restore(row: Array, keep: Array, damped: Array) -> Array:
+    """The values on `keep` that come nearest to what the whole row [C] does, by explicit elimination."""
+    kept, gone = np.flatnonzero(keep), np.flatnonzero(~keep)
+    result = np.zeros_like(row)
+    pulled = damped[np.ix_(kept, gone)] @ row[gone]
+    result[kept] = row[kept] + np.linalg.inv(damped[np.ix_(kept, kept)]) @ pulled
+    return result
+
+
+def obr(weight: Array, keep: Array, damped: Array, bits: int, group: int, symmetric: bool) -> Array:
+    """Restore, round the first half to nearest and move its error to the second half's kept weights, then round those
+    column by column.
+    """
+    half = weight.shape[1] // 2
+    result, moved = np.zeros_like(weight), np.zeros_like(weight)
+    for row in range(len(weight)):
+        restored = restore(weight[row], keep[row], damped)
+        for start in range(0, half, group):
+            grid = grid_of(restored[start : start + group], bits, symmetric)
+            result[row, start : start + group] = [nearest(v, *grid, bits) for v in restored[start : start + group]]
+        error = restored[:half] - result[row, :half]
+        free = half + np.flatnonzero(keep[row, half:])
+        moved[row] = restored
+        moved[row, free] += np.linalg.inv(damped[np.ix_(free, free)]) @ damped[free, :half] @ error
+
+    def choose(work: Array, _: Array, column: int) -> Array | None:
+        return keep[:, half:] if column == 0 else None
+
+    second = damped[half:, half:]
+    result[:, half:] = solve(moved[:, half:], second, bits=bits, group=group, symmetric=symmetric, choose_mask=choose)
+    return result
+
+
+def gptaq(weight: Array, damped: Array, cross: Array, bits: int, group: int) -> Array:
+    """The paper's sweep: with column j fixed, what its input's change asks for goes to the columns that are left."""
+    num_columns = weight.shape[1]
+    work, result = weight.copy(), np.zeros_like(weight)
+    for j in range(num_columns):
+        if j % group == 0:
+            grids = [grid_of(work[row, j : j + group], bits, True) for row in range(len(weight))]
+        value = work[:, j].copy()
+        result[:, j] = [nearest(v, *grid, bits) for v, grid in zip(value, grids, strict=True)]
+        inverse = np.linalg.inv(damped[j:, j:])
+        work[:, j:] -= np.outer((value - result[:, j]) / inverse[0, 0], inverse[0])
+        if j + 1 < num_columns:
+            work[:, j + 1 :] += np.outer(value, cross[j, j + 1 :] @ np.linalg.inv(damped[j + 1 :, j + 1 :]))
+    return result
+
+
+def awq_scale(weight: Array, inputs: Array, bits: int, group: int, num_ratios: int) -> Array:
+    """Of all powers, the scale whose rounding changes the outputs of the tokens [N, C] least; powers of two."""
+    sizes = np.sqrt((inputs**2).mean(0) * 2)
+    best, lowest = np.ones(len(sizes)), np.inf
+    for step in range(num_ratios):
+        scale = sizes ** (step / num_ratios)
+        scale = 2.0 ** np.round(np.log2(scale / np.sqrt(scale.max() * scale.min())))
+        wide, changed = weight * scale, np.zeros_like(weight)
+        for row in range(len(weight)):
+            for start in range(0, weight.shape[1], group):
+                grid = grid_of(wide[row, start : start + group], bits, True)
+                part = slice(start, start + group)
+                changed[row, part] = [nearest(v, *grid, bits) for v in wide[row, part]]
+        loss = ((inputs @ (weight - changed / scale).T) ** 2).sum()
+        if loss < lowest:
+            best, lowest = scale, loss
+    return best
+
+
+def ternary_scale(values: Array) -> float:
+    """The scale of least squared error of values [g] times -1, 0 or 1, by trying every set of them that is kept."""
+    best, lowest = 1.0, np.inf
+    for size in range(1, len(values) + 1):
+        kept = np.sort(np.abs(values))[::-1][:size]
+        scale = kept.mean()
+        error = ((kept - scale) ** 2).sum() + (values**2).sum() - (kept**2).sum()
+        if error < lowest - 1e-15:
+            best, lowest = scale, error
+    return best
+
+
+def hill_exponent(weight: Array) -> float:
+    eigenvalues = np.sort(np.linalg.svd(weight, compute_uv=False) ** 2)
+    tail = eigenvalues[len(eigenvalues) // 2 :]
+    return 1 + len(tail) / np.log(tail / tail[0]).sum()

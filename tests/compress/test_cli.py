@@ -65,8 +65,8 @@ def test_inspect_names_a_torn_checkpoint(llama: Path, tmp_path: Path, capsys: py
     [
         (["--method", "gtpq", "--num-bits", "4"], "--method is gtpq, must be one of rtn, gptq.*nearest: gptq"),
         (["--methd", "rtn"], "option --methd is unknown.*nearest: --method"),
-        (["--method", "rtn", "--num-bits", "5"], "--num-bits is 5, must be 2, 3, 4 or 8 .nearest: 4"),
-        (["--method", "rtn", "--num-bits", "four"], "--num-bits.*valid integer"),
+        (["--method", "rtn", "--num-bits", "9"], "--num-bits is 9, must be ternary or 2 to 8 .nearest: 8"),
+        (["--method", "rtn", "--num-bits", "four"], "--num-bits is four, must be ternary or 2 to 8"),
         (["--method", "rtn", "--num-bits", "4", "--group-size", "60"], "--group-size is 60.*has 64.*nearest: 64"),
         (["--method", "gptq", "--num-bits", "4"], "--calibration is missing"),
         (["--method", "gptq", "--num-bits", "4", "--calibration", "no.txt"], "--calibration is no.txt .No such file"),

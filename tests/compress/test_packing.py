@@ -14,7 +14,7 @@ from compress.packing import pack_codes, packed_tensors, quantization_config, un
 from compress.quantizer import GridSpec
 from compress.scheme import Scheme
 
-bits = st.sampled_from([2, 4, 8])
+bits = st.integers(2, 8)
 
 
 @given(st.integers(0, 10_000), bits, st.integers(1, 9), st.integers(1, 70))
@@ -25,8 +25,18 @@ def test_packing_round_trips_and_equals_compressed_tensors(seed: int, num_bits: 
     words = pack_codes(codes, num_bits)
     assert words.dtype == torch.int32
     assert torch.equal(unpack_codes(words, num_bits, columns), codes)
-    if columns % (32 // num_bits) == 0:  # vLLM's kernels take no other; ours pads with the lowest code
+    assert words.shape == (rows, -(-columns * num_bits // 32))  # what vLLM's loader allocates
+    if num_bits in (2, 4, 8) and columns % (32 // num_bits) == 0:  # others compressed-tensors fills up with gaps
         assert torch.equal(words, pack_to_int32(codes, num_bits))
+
+
+@pytest.mark.parametrize("num_bits", range(2, 9))
+def test_codes_stand_one_after_the_other_in_a_stream_of_bits(num_bits: int) -> None:
+    half = 1 << (num_bits - 1)
+    codes = torch.randint(-half, half, (1, 64), generator=torch.Generator().manual_seed(1)).to(torch.int8)
+    stream = sum((int(code) + half) << (index * num_bits) for index, code in enumerate(codes[0]))
+    words = [(stream >> (32 * index)) & 0xFFFFFFFF for index in range(2 * num_bits)]
+    assert [word & 0xFFFFFFFF for word in pack_codes(codes, num_bits)[0].tolist()] == words
 
 
 @pytest.mark.parametrize("group_size", [None, 8, 32])
@@ -69,6 +79,19 @@ def test_config_entry_is_valid_for_compressed_tensors() -> None:
         assert parsed.ignore == ["lm_head"]
 
 
-def test_three_bits_are_not_packed() -> None:
-    with pytest.raises(FormatError, match="num_bits is 3"):
-        pack_codes(torch.zeros(2, 32, dtype=torch.int8), 3)
+def test_mixed_widths_list_every_layer_once() -> None:
+    four, eight = Scheme("gptq", 4, 64), Scheme("gptq", 8, 64)
+    names = {"a.q_proj": four, "a.k_proj": four, "a.o_proj": eight, "a.down_proj": None}
+    entry = quantization_config(four, names)
+    parsed = QuantizationConfig(**entry)
+    assert {group.weights.num_bits: group.targets for group in parsed.config_groups.values()} == {
+        4: ["a.q_proj", "a.k_proj"],
+        8: ["a.o_proj"],
+    }
+    assert entry["ignore"] == ["lm_head", "a.down_proj"]
+    assert entry["format"] == "pack-quantized"
+
+
+def test_nine_bits_are_not_packed() -> None:
+    with pytest.raises(FormatError, match="num_bits is 9"):
+        pack_codes(torch.zeros(2, 32, dtype=torch.int8), 9)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import SchemeError
-from compress.scheme import CheckpointFormat, Method, Scheme, check_shape, packed_obstacle, parse_sparsity, servable
+from compress.scheme import CheckpointFormat, Method, Scheme, check_shape, parse_sparsity
+from compress.servable import packed_obstacle, servable
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ from compress.scheme import CheckpointFormat, Method, Scheme, check_shape, packe
             {"method": "gptq", "num_bits": 4, "dampening_frac": 0.05, "block_size": 64},
             "gptq-w4-channel-sym-damp0.05-block64",
         ),
+        ({"method": "gptq", "num_bits": "ternary", "group_size": 64}, "gptq-ternary-g64-sym"),
+        ({"method": "wanda", "pattern": (2, 4)}, "wanda-2:4"),
     ],
 )
 def test_name_and_json(settings: dict, name: str) -> None:
@@ -42,6 +45,12 @@ def test_name_and_json(settings: dict, name: str) -> None:
 def test_schemes_that_differ_have_different_names() -> None:
     base = {"method": "sparsegpt", "sparsity": 0.5, "num_bits": 4, "group_size": 64}
     changes = [{}, {"num_bits": 3}, {"group_size": 32}, {"symmetric": False}, {"sparsity": 0.4}, {"method": "gptq"}]
+    changes += [
+        {"num_bits": "ternary"},
+        {"observer": "mse"},
+        {"observer": "hqq"},
+        {"method": "wanda"},
+    ]
     changes += [{"act_order": not Scheme(**base).act_order}, {"dampening_frac": 0.1}, {"block_size": 32}]
     names = {Scheme(**{**base, **change}).name for change in changes}
     assert len(names) == len(changes)
@@ -51,9 +60,15 @@ def test_schemes_that_differ_have_different_names() -> None:
     ("settings", "key", "hint"),
     [
         ({"method": "gtpq", "num_bits": 4}, "method", "nearest: gptq"),
-        ({"method": "gptq"}, "num_bits", "2, 3, 4 or 8"),
-        ({"method": "gptq", "num_bits": 5}, "num_bits", "nearest: 4"),
-        ({"method": "gptq", "num_bits": True}, "num_bits", "2, 3, 4 or 8"),
+        ({"method": "gptq"}, "num_bits", "ternary or 2 to 8"),
+        ({"method": "gptq", "num_bits": 9}, "num_bits", "nearest: 8"),
+        ({"method": "gptq", "num_bits": True}, "num_bits", "2 to 8"),
+        ({"method": "gptq", "num_bits": "three"}, "num_bits", "2 to 8"),
+        ({"method": "ternary"}, "method", "num_bits: ternary"),
+        ({"method": "gptq", "num_bits": "ternary", "symmetric": False}, "symmetric", "true"),
+        ({"method": "wanda", "num_bits": 4}, "sparsity", "take gptq"),
+        ({"method": "gptq", "num_bits": 4, "observer": "mes"}, "observer", "nearest: mse"),
+        ({"method": "magnitude", "sparsity": 0.5, "observer": "mse"}, "observer", "left out"),
         ({"method": "gptq", "num_bits": 4, "group_size": -1}, "group_size", "left out"),
         ({"method": "gptq", "num_bits": 4, "group_size": 64.0}, "group_size", "whole"),
         ({"method": "sparsegpt", "num_bits": 4}, "sparsity", "take gptq"),
@@ -85,6 +100,12 @@ def test_act_order_is_the_default_where_it_helps() -> None:
     assert Scheme("gptq", num_bits=4, sparsity=0.5).act_order is False
     assert Scheme("rtn", num_bits=4).act_order is False
     assert Scheme("sparsegpt", sparsity=0.5).act_order is False
+
+
+def test_what_reads_the_inputs() -> None:
+    assert not Scheme("rtn", num_bits=4).needs_calibration
+    assert Scheme("wanda", sparsity=0.5).needs_calibration
+    assert Scheme("gptq", num_bits="ternary").nominal_bits == math.log2(3)
 
 
 def test_unknown_key_names_the_nearest() -> None:
@@ -133,7 +154,10 @@ def test_groups_must_divide_the_inputs() -> None:
         ({"num_bits": 4, "group_size": 3}, False, False),
         ({"num_bits": 8, "group_size": 64}, False, True),
         ({"num_bits": 8, "group_size": 64, "symmetric": False}, False, False),
-        ({"num_bits": 3, "group_size": 64}, False, False),
+        ({"num_bits": 3, "group_size": 64}, False, True),
+        ({"num_bits": 2}, False, True),
+        ({"num_bits": 3, "group_size": 64, "symmetric": False}, False, False),
+        ({"num_bits": "ternary", "group_size": 64}, False, False),
     ],
 )
 def test_auto_packs_where_a_kernel_is(settings: dict, cpu: bool, cuda: bool) -> None:

@@ -1,0 +1,62 @@
+"""What vLLM serves packed, by platform, and why it would not. Standard library only.
+
+Sources: runs of vLLM 0.32 on a CPU and the kernels of vLLM 0.26 and 0.32 for CUDA (Machete and Marlin: 4 bits and
+symmetric 8; Humming: symmetric 2 to 8 bits, sm75 and newer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compress.methods import TERNARY
+from compress.scheme import CheckpointFormat, Platform, Scheme
+
+# Rows and columns that a packed weight must be multiples of.
+_UNITS = {"cpu": (32, 32), "cuda": (64, 128)}
+_CUDA_GROUPS = (None, 32, 64, 128)
+
+
+def packed_obstacle(
+    scheme: Scheme | None, platform: Platform, shapes: Mapping[str, tuple[int, int]] | None = None
+) -> str | None:
+    """Why this platform's vLLM would not load the scheme packed, or None when it would.
+
+    shapes: {name: (rows, columns)} of the weights to pack; without them only the scheme itself is judged.
+    """
+    if scheme is None or not scheme.has_grid:
+        return "there are no codes to pack without num_bits"
+    if scheme.num_bits == TERNARY:
+        return "vLLM has no kernel for ternary codes; 2-bit ones are the nearest that it packs"
+    obstacle = _weight_only_obstacle(scheme, platform)
+    if obstacle is not None:
+        return obstacle
+    row_unit, column_unit = _UNITS[platform]
+    for name, (num_rows, num_columns) in (shapes or {}).items():
+        if num_rows % row_unit or num_columns % column_unit:
+            return (
+                f"vLLM on {platform} packs outputs in multiples of {row_unit} and inputs in multiples of "
+                f"{column_unit}; {name} is {num_rows} x {num_columns}"
+            )
+    return None
+
+
+def servable(
+    scheme: Scheme | None, platform: Platform, shapes: Mapping[str, tuple[int, int]] | None = None
+) -> CheckpointFormat:
+    """What `auto` writes: PACKED where the platform's vLLM has a kernel, else DEQUANTIZED (see packed_obstacle)."""
+    obstacle = packed_obstacle(scheme, platform, shapes)
+    return CheckpointFormat.PACKED if obstacle is None else CheckpointFormat.DEQUANTIZED
+
+
+def _weight_only_obstacle(scheme: Scheme, platform: Platform) -> str | None:
+    if platform == "cpu":
+        if scheme.num_bits != 4:
+            return f"vLLM on cpu has no kernel for packed {scheme.num_bits}-bit weights, only for 4 bits"
+        if scheme.group_size is not None and scheme.group_size % 2:
+            return f"vLLM on cpu needs an even group_size, this is {scheme.group_size}"
+        return None
+    if not scheme.symmetric and scheme.num_bits != 4:
+        return f"vLLM on cuda loads packed {scheme.num_bits}-bit weights only when symmetric"
+    if scheme.group_size not in _CUDA_GROUPS:
+        return f"vLLM on cuda packs group_size 32, 64, 128 or per channel, this is {scheme.group_size}"
+    return None
