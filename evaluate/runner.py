@@ -247,6 +247,7 @@ def _answer(request: Request, reply: Reply) -> Answer:
         key=request.key,
         max_tokens=reply.max_tokens,
         grader=GRADER_VERSION,
+        cluster=request.problem.cluster,
     )
 
 

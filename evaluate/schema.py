@@ -43,6 +43,11 @@ class Problem:
     options: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def cluster(self) -> str | None:
+        """What problems share that are no independent questions (`story` in the metadata), None for one alone."""
+        return self.metadata.get("story")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -91,7 +96,7 @@ class Answer:
 
     `think_tokens` is null unless the server counted them or a tokenizer was at hand; `max_tokens` is the limit that
     was sent. `key` is a hash of all that determined the request: an answer is reused only for the same key. `grader`
-    is the version that read the answer; another version's verdicts are no longer taken.
+    is the version that read the answer; another version's verdicts are no longer taken. `cluster`: its problem's.
     """
 
     benchmark: str
@@ -113,6 +118,7 @@ class Answer:
     key: str = ""
     max_tokens: int | None = None
     grader: str = "1"
+    cluster: str | None = None
 
     def has_failed(self) -> bool:
         """Whether the request failed: no answer at all, never a score."""

@@ -12,7 +12,9 @@ from enum import StrEnum
 from math import fsum, sqrt
 
 from evaluate.benchmarks import BENCHMARKS
-from evaluate.metrics import BenchmarkSummary, paired_difference, summarize
+from evaluate.cost import usd_per_1k_questions
+from evaluate.metrics import BenchmarkSummary, summarize
+from evaluate.paired import paired_difference
 from evaluate.schema import Answer, Kind
 from sweep.config import StudyConfig
 from sweep.pareto import pareto_front
@@ -219,7 +221,7 @@ def _usd_per_1k_questions(usd_per_hour: float, tokens: float | None, tokens_per_
     """Price of the tokens of 1,000 questions at the throughput of a full queue; None without a price or a measure."""
     if not usd_per_hour or tokens is None or not tokens_per_s:
         return None
-    return 1000 * tokens / tokens_per_s * usd_per_hour / 3600
+    return usd_per_1k_questions(usd_per_hour, tokens, tokens_per_s)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
