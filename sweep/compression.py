@@ -85,12 +85,26 @@ def make_checkpoint(jobs: Sequence[CompressJob], slot: Slot, study: StudyConfig)
         end_engine(slot)
     with _actor(study.compress.num_gpus) as actor:
         try:
-            ray.get(actor.compress.remote([own, *(job for job in others if not is_whole(job.out))]))
+            ray.get(actor.compress.remote([own, *_missing(others)]))
         except RayTaskError as error:
             raise CompressionFailed(f"{own.scheme.name}: {error.cause}") from error
         except RayActorError as error:
             raise CompressionFailed(f"{own.scheme.name}: the compress actor died: {error}") from error
     return own.out
+
+
+def compress_ahead(jobs: Sequence[CompressJob], study: StudyConfig) -> None:
+    """Have an actor make these checkpoints while the caller goes on.
+
+    Nobody waits: with its handle gone, Ray ends the actor after its work. A trial that wants a checkpoint sooner waits
+    for it at its lock, and meets whatever failed.
+    """
+    if missing := _missing(jobs):
+        _start_actor(study.compress.num_gpus).compress.remote(missing)
+
+
+def _missing(jobs: Sequence[CompressJob]) -> list[CompressJob]:
+    return [job for job in jobs if not is_whole(job.out)]
 
 
 def fits_beside_engine(study: StudyConfig) -> bool:
@@ -100,18 +114,23 @@ def fits_beside_engine(study: StudyConfig) -> bool:
 
 @contextlib.contextmanager
 def _actor(num_gpus: int) -> Iterator[Any]:
-    """A compress actor outside the trial's placement group; ended, and its GPUs free, when the block ends."""
+    """A compress actor; ended, and its GPUs free, when the block ends."""
+    actor = _start_actor(num_gpus)
+    try:
+        yield actor
+    finally:
+        ray.kill(actor)
+
+
+def _start_actor(num_gpus: int) -> Any:
+    """A compress actor outside the trial's placement group."""
     options = {
         "num_cpus": 0,
         "num_gpus": num_gpus,
         "scheduling_strategy": PlacementGroupSchedulingStrategy(placement_group=None),  # type: ignore[arg-type]
         "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}},
     }
-    actor: Any = ray.remote(CompressActor).options(**options).remote()
-    try:
-        yield actor
-    finally:
-        ray.kill(actor)
+    return ray.remote(CompressActor).options(**options).remote()
 
 
 def compress_jobs(study: StudyConfig, config: TrialConfig, siblings: Sequence[TrialConfig]) -> list[CompressJob]:

@@ -17,7 +17,7 @@ from evaluate.errors import EvaluateError
 from evaluate.runner import run_benchmarks
 from evaluate.schema import Answer, Endpoint, Outcome
 from evaluate.store import read_answers
-from sweep.compression import compress_jobs, fits_beside_engine, make_checkpoint
+from sweep.compression import compress_ahead, compress_jobs, fits_beside_engine, make_checkpoint
 from sweep.config import StudyConfig
 from sweep.errors import CompressionFailed, EngineFailed, EvaluationFailed, TrialError
 from sweep.leases import Slot, TrialProgress, lease
@@ -91,14 +91,16 @@ def run_trial(config: TrialConfig, context: StudyContext) -> TrialResult:
 def _checkpoint(config: TrialConfig, context: StudyContext, slot: Slot) -> CheckpointFacts:
     """The base model itself for a baseline, else its compressed checkpoint, made now if need be.
 
-    Where the compress actor has no room beside an engine, a baseline has its siblings compressed before its engine
-    starts, so that the engine then stays.
+    A baseline has its siblings compressed: while its engine starts where the slot has room for both, else before, so
+    that the engine then stays.
     """
     study = context.study
     jobs = compress_jobs(study, config, context.siblings)
     if config.scheme is not None:
         make_checkpoint(jobs, slot, study)
-    elif jobs and not fits_beside_engine(study):
+    elif jobs and fits_beside_engine(study):
+        compress_ahead(jobs, study)
+    elif jobs:
         with contextlib.suppress(CompressionFailed):  # the trial that wants the checkpoint meets it again
             make_checkpoint(jobs, slot, study)
     facts = load_checkpoint(study, config)

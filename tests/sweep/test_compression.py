@@ -22,6 +22,7 @@ from sweep.compression import (
     CompressActor,
     CompressJob,
     calibration_of,
+    compress_ahead,
     compress_jobs,
     fits_beside_engine,
     make_checkpoint,
@@ -253,6 +254,18 @@ def test_the_actor_makes_the_checkpoint_and_its_siblings_and_is_gone(slot: Slot)
     times = {path: path.stat().st_mtime_ns for path in jobs[0].out.iterdir()}
     assert make_checkpoint(jobs, slot, study) == jobs[0].out
     assert {path: path.stat().st_mtime_ns for path in jobs[0].out.iterdir()} == times
+
+
+@pytest.mark.usefixtures("reasoner", "local_ray")
+def test_checkpoints_made_ahead_are_waited_for_by_nobody_and_free_their_gpu() -> None:
+    study = gpu_study()
+    jobs = jobs_of(study)
+    with locked(jobs[-1].lock):
+        compress_ahead(jobs, study)
+        while not is_whole(jobs[0].out):  # pytest's time-out ends these
+            time.sleep(0.05)
+        await_free_gpus()
+        assert [is_whole(job.out) for job in jobs] == [True] * (len(jobs) - 1) + [False]
 
 
 @pytest.mark.usefixtures("weights")
