@@ -15,7 +15,7 @@ from typing import NoReturn
 from evaluate.benchmarks import BENCHMARKS, Benchmark, find_spec, load_benchmark
 from evaluate.errors import BadInput, EvaluateError, nearest
 from evaluate.metrics import BenchmarkSummary
-from evaluate.schema import Endpoint, Prompting, Sampling
+from evaluate.schema import DEFAULT_STALL_TIMEOUT_S, Endpoint, Prompting, Sampling
 
 DEFAULT_NUM_GENERATED = 100
 
@@ -125,6 +125,14 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add("--num-completions", type=_number(int, 1, 10**4), default=1, metavar="K", help="samples a problem (default 1)")
     add("--concurrency", type=_number(int, 1, 10**4), default=64, metavar="N", help="requests at once (default 64)")
     add(
+        "--stall-timeout",
+        type=_number(float, 0, 10**6),
+        default=DEFAULT_STALL_TIMEOUT_S,
+        metavar="SECONDS",
+        help="silence on all requests after which they are asked again, as streams whose every token counts as a sign"
+        " of life; no limit to a thought; 0 waits for ever (default %(default)g)",
+    )
+    add(
         "--prompting",
         type=_prompting,
         default=Prompting.CHAT,
@@ -193,6 +201,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 prompting=arguments.prompting,
                 concurrency=arguments.concurrency,
                 settings=dict(arguments.setting),
+                stall_timeout_s=arguments.stall_timeout,
                 on_answer=progress.count,
             )
         )

@@ -1,8 +1,10 @@
 """What an OpenAI-compatible server returns for a chat message or a raw prompt, read into one shape."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_TEXTS = ("content", "text", "reasoning", "reasoning_content")
 _BROKEN_OFF = ("abort", "aborted", "cancelled", "error")  # what servers say where the engine gave up
 
 
@@ -45,6 +47,29 @@ def missing_part(document: dict[str, Any]) -> str | None:
     if not isinstance(text, str):
         return "a text"
     return "a token" if not text and _mapping(document.get("usage")).get("completion_tokens") == 0 else None
+
+
+def join_chunks(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Joins the chunks of a stream to the document that would have come in one piece.
+
+    A stream that ended before its finish_reason is an aborted completion; a chunk without choices is the usage or
+    an error, and stands for itself.
+    """
+    texts: dict[str, str] = {}
+    document: dict[str, Any] = {}
+    reason = None
+    for chunk in chunks:
+        choices = chunk.get("choices")
+        choice = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
+        for key, value in {**choice, **_mapping(choice.get("delta"))}.items():
+            if isinstance(value, str) and key in _TEXTS:
+                texts[key] = texts.get(key, "") + value
+        reason = choice.get("finish_reason") or reason
+        document |= {key: value for key, value in chunk.items() if key != "choices" and value is not None}
+    if chunks and all("error" not in chunk for chunk in chunks):
+        message = {"text": texts["text"]} if "text" in texts else {"message": {"content": None, **texts}}
+        document["choices"] = [{**message, "finish_reason": reason or _BROKEN_OFF[0]}]
+    return document
 
 
 def read_reply(document: dict[str, Any]) -> Reply:

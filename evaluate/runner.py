@@ -20,7 +20,18 @@ from evaluate.grading import GRADER_VERSION
 from evaluate.metrics import BenchmarkSummary, summarize
 from evaluate.prompting import make_prompt
 from evaluate.replies import Reply
-from evaluate.schema import Answer, Endpoint, Grade, Kind, Outcome, Problem, Prompting, Sampling
+from evaluate.schema import (
+    DEFAULT_STALL_TIMEOUT_S,
+    Answer,
+    Endpoint,
+    Grade,
+    Kind,
+    Outcome,
+    Problem,
+    Prompt,
+    Prompting,
+    Sampling,
+)
 from evaluate.store import SUMMARY, AnswerStore, Place, check_answers, check_spec, place_of, read_answers, write_json
 
 if TYPE_CHECKING:
@@ -50,7 +61,7 @@ class Request:
 
     benchmark: Benchmark
     problem: Problem
-    prompt: str
+    prompt: Prompt
     sample: int
     seed: int
     key: str
@@ -71,6 +82,7 @@ async def run_benchmarks(
     on_answer: Callable[[Answer], None] | None = None,
     settings: Mapping[str, object] = NO_SETTINGS,
     retry: "RetryPolicy | None" = None,
+    stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
 ) -> RunSummary:
     """Asks what `output` does not hold yet, then summarizes; all benchmarks share one pool of `concurrency` workers.
 
@@ -82,9 +94,11 @@ async def run_benchmarks(
     requests = list(make_requests(benchmarks, sampling, spec))
     check_spec(output, spec)
     if pending_requests(requests, output, again=Answer.is_to_be_asked_again):
-        from evaluate.client import Client  # httpx takes a quarter of a second to import
+        from evaluate.client import Client  # aiohttp takes a third of a second to import
 
-        async with Client(endpoint, sampling, prompting, concurrency=concurrency, retry=retry) as client:
+        async with Client(
+            endpoint, sampling, prompting, concurrency=concurrency, retry=retry, stall_timeout_s=stall_timeout_s
+        ) as client:
             await client.check_model()
             with AnswerStore(output, spec) as store:
                 pending = pending_requests(requests, output, again=Answer.is_to_be_asked_again)

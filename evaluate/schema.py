@@ -33,6 +33,13 @@ class Prompting(StrEnum):
     COMPLETION = "completion"
 
 
+# Silence of a server: a thought of 32,768 tokens at 27 tokens/s, should no other answer come in the meantime.
+DEFAULT_STALL_TIMEOUT_S = 1200.0
+
+# What is sent: a text, or a text's tokens where a tokenizer rendered it.
+Prompt = str | tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Problem:
     """One question. `reference` holds the accepted string or strings; `options` the text that lists the choices."""

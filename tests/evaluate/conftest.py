@@ -15,6 +15,7 @@ def server() -> Iterator[Server]:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
+        running.is_over.set()
         running.shutdown()
         thread.join()
 

@@ -7,10 +7,10 @@ from email.utils import formatdate
 import pytest
 
 from evaluate.client import Client, RetryPolicy
-from evaluate.errors import EndpointUnavailable, ModelNotServed
+from evaluate.errors import BadInput, EndpointUnavailable, ModelNotServed
 from evaluate.replies import Reply as ClientReply
 from evaluate.schema import Endpoint, Prompting, Sampling
-from tests.evaluate.toy_server import MODEL, Reply, Server, completion
+from tests.evaluate.toy_server import MODEL, Reply, Server, completion, streamed
 
 SAMPLING = Sampling(max_tokens=16, temperature=0.5, top_p=0.9)
 
@@ -66,6 +66,8 @@ def test_completion_prompting_sends_raw_text(server: Server, quick_retry: RetryP
         Reply({"choices": []}),
         Reply({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}),
         Reply({"choices": [{"message": {"content": ["x"]}, "finish_reason": "stop"}]}),
+        completion("half an answer", "abort"),
+        completion("", tokens=0),
         Reply([1, 2]),
     ],
     ids=str,
@@ -139,6 +141,92 @@ def test_api_key_is_sent_and_never_repeated(
     assert reply.error is not None and "secret" not in json.dumps(reply.error)
 
 
+def test_key_that_no_header_carries_is_refused_without_being_shown(
+    server: Server, quick_retry: RetryPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret\nkey")
+    with pytest.raises(BadInput, match="environment variable OPENAI_API_KEY") as refusal:
+        ask(server, quick_retry)
+    assert "secret" not in str(refusal.value)
+    monkeypatch.setenv("OPENAI_API_KEY", " secret-key\n")
+    assert ask(server, quick_retry).error is None
+    assert server.seen_headers[0]["Authorization"] == "Bearer secret-key"
+
+
+def test_redirect_is_refused_and_its_key_not_repeated(
+    server: Server, quick_retry: RetryPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    elsewhere = {"Location": f"{server.endpoint.url}/other?key=secret-key"}
+    server.answer = lambda body, n: Reply({"see": elsewhere["Location"]}, status=307, headers=elsewhere)
+    error = ask(server, quick_retry).error
+    assert error is not None and error.startswith("HTTP 307") and "secret" not in error
+    assert len(server.asked) == 1
+
+
+def ask_watched(server: Server, retry: RetryPolicy, stall_timeout_s: float, *seeds: int) -> list[ClientReply]:
+    async def run() -> list[ClientReply]:
+        async with Client(server.endpoint, SAMPLING, retry=retry, stall_timeout_s=stall_timeout_s) as client:
+            return await asyncio.gather(*(client.complete("How many?", seed) for seed in seeds))
+
+    return asyncio.run(run())
+
+
+def test_stalled_request_is_asked_again_as_a_stream_whose_tokens_are_signs_of_life(
+    server: Server, quick_retry: RetryPolicy
+) -> None:
+    thought = streamed(*({"reasoning": f"{i} "} for i in range(8)), {"content": "fo"}, {"content": "ur"}, pause_s=0.15)
+    server.answer = lambda body, n: thought if body.get("stream") else Reply(fault="stall")
+    (reply,) = ask_watched(server, quick_retry, 0.8, 42)
+    assert (reply.completion, reply.reasoning, reply.finish_reason) == ("four", "0 1 2 3 4 5 6 7 ", "stop")
+    assert (reply.completion_tokens, reply.prompt_tokens, reply.error) == (7, 3, None)
+    first, second = server.asked
+    assert second == {**first, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def test_silence_on_one_request_is_no_stall_while_others_are_answered(server: Server, quick_retry: RetryPolicy) -> None:
+    def answer(body: dict[str, int], n: int) -> Reply:
+        time.sleep(0.25 * body["seed"])
+        return completion("at last")
+
+    server.answer = answer
+    replies = ask_watched(server, quick_retry, 1.0, *range(1, 9))
+    assert [reply.error for reply in replies] == [None] * 8
+    assert len(server.asked) == 8
+
+
+def test_endpoint_that_stalls_for_good_stops_the_run(server: Server, quick_retry: RetryPolicy) -> None:
+    server.answer = lambda body, n: Reply(fault="stall")
+    with pytest.raises(EndpointUnavailable, match=r"no sign of life for 0\.05 s; run again"):
+        ask_watched(server, quick_retry, 0.05, 42)
+    assert len(server.asked) == RetryPolicy().num_tries
+
+
+def test_request_that_the_server_lost_is_asked_again_once_the_others_are_through(
+    server: Server, quick_retry: RetryPolicy
+) -> None:
+    """The server does not stream, though asked to."""
+    server.answer = lambda body, n: (
+        Reply(fault="stall") if body["seed"] == 1 and "stream" not in body else completion("here")
+    )
+    assert [r.completion for r in ask_watched(server, quick_retry, 0.5, 1, 2, 3)] == ["here"] * 3
+    assert len(server.asked) == 4
+
+
+def test_stream_that_ends_early_is_tried_again(server: Server, quick_retry: RetryPolicy) -> None:
+    pieces = {1: Reply(fault="stall"), 2: streamed({"content": "ha"}, finish_reason=None)}
+    asked = 0
+
+    def answer(body: object, n: int) -> Reply:
+        nonlocal asked
+        asked += 1
+        return pieces.get(asked, streamed({"content": "whole"}, finish_reason="length"))
+
+    server.answer = answer
+    (reply,) = ask_watched(server, quick_retry, 0.1, 42)
+    assert (reply.completion, reply.finish_reason, asked) == ("whole", "length", 3)
+
+
 def test_slow_answers_are_waited_for(server: Server, quick_retry: RetryPolicy) -> None:
     def think(body: object, n: int) -> Reply:
         time.sleep(0.7)
@@ -165,8 +253,16 @@ def test_unreachable_endpoint_is_told_apart(quick_retry: RetryPolicy) -> None:
 
 
 def test_url_without_scheme_is_refused(quick_retry: RetryPolicy) -> None:
-    with pytest.raises(EndpointUnavailable, match="protocol"):
-        check(Endpoint("127.0.0.1:1/v1", MODEL), quick_retry)
+    for url in ("127.0.0.1:1/v1", "localhost:8000", "ftp://a/v1", "http://", "http://a:port/v1", ""):
+        with pytest.raises(BadInput, match="must look like http://HOST:PORT/v1"):
+            check(Endpoint(url, MODEL), quick_retry)
+
+
+def test_url_without_its_version_is_told(server: Server, quick_retry: RetryPolicy) -> None:
+    server.models = Reply({"detail": "Not Found"}, status=404)
+    server.answer = lambda body, n: Reply({"detail": "Not Found"}, status=404)
+    with pytest.raises(EndpointUnavailable, match="does the URL end in /v1"):
+        check(server.endpoint, quick_retry)
 
 
 def test_model_that_is_not_served_is_named_with_the_nearest(server: Server, quick_retry: RetryPolicy) -> None:

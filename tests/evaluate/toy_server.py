@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,22 +13,36 @@ from typing import Any
 from evaluate.schema import Endpoint
 
 MODEL = "toy"
+USAGE = {"completion_tokens": 7, "prompt_tokens": 3}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server does with one request; fault: "reset", "cut" (half the body), "hang-up" (no byte at all)."""
+    """What the server does with one request.
+
+    fault: "reset", "cut" (half the body), "hang-up" (no byte at all), "stall" (no byte, and no end).
+    events: sent one by one as a stream, `pause_s` apart.
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     fault: str | None = None
+    events: tuple[Any, ...] = ()
+    pause_s: float = 0.0
 
 
 def completion(text: str | None, finish_reason: str | None = "stop", *, tokens: int = 7, **message: Any) -> Reply:
     """A valid answer, as a chat server and as a completion server would give it at once."""
     choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
     return Reply({"choices": [choice], "usage": {"completion_tokens": tokens, "prompt_tokens": 3}})
+
+
+def streamed(*deltas: dict[str, Any], finish_reason: str | None = "stop", pause_s: float = 0.0) -> Reply:
+    """The same in pieces; without finish_reason the stream ends too early."""
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    ends = [{"choices": [{"delta": {}, "finish_reason": finish_reason}]}, {"choices": [], "usage": USAGE}]
+    return Reply(events=(*chunks, *(ends if finish_reason else ())), pause_s=pause_s)
 
 
 class Server(ThreadingHTTPServer):
@@ -44,6 +59,7 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.seen_headers: list[dict[str, str]] = []
         self.lock = threading.Lock()
+        self.is_over = threading.Event()  # set to end what stalls
 
     @property
     def endpoint(self) -> Endpoint:
@@ -74,8 +90,13 @@ class _Handler(BaseHTTPRequestHandler):
         content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         if reply.fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if reply.fault in ("reset", "hang-up"):
+        if reply.fault == "stall":
+            self.server.is_over.wait(60)
+        if reply.fault in ("reset", "hang-up", "stall"):
             self.close_connection = True
+            return
+        if reply.events:
+            self._stream(reply)
             return
         self.send_response(reply.status)
         for name, value in reply.headers.items():
@@ -84,6 +105,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content[: len(content) // 2] if reply.fault == "cut" else content)
         self.close_connection = reply.fault is not None
+
+    def _stream(self, reply: Reply) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for event in reply.events:
+            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            time.sleep(reply.pause_s)
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keeps quiet."""
