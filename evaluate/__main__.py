@@ -1,4 +1,5 @@
-"""The command line: `python -m evaluate run` asks a server, `python -m evaluate grade` grades completions at hand.
+"""The command line: `python -m evaluate run` asks a server, `python -m evaluate grade` grades completions at hand,
+`python -m evaluate compare` sets two folders of answers against each other.
 
 Exit codes: 0 done, 1 done but some requests failed, 2 bad input (one line on stderr says which), 130 interrupted.
 """
@@ -38,6 +39,17 @@ outcomes: correct, incorrect, no_answer (nothing committed after the thinking), 
 error (no completion). The exit code is 0 whatever the grades."""
 
 
+_COMPARE_EXAMPLES = """examples:
+  python -m evaluate compare answers/base answers/gptq-4bit
+  python -m evaluate compare answers/base answers/gptq-4bit --margin 0.01 --json
+  python -m evaluate compare answers/base answers/other-family --allow-different prompt_tokens
+
+DIR_A is the baseline: differences are B minus A, verdicts are about B. The two must have been asked and graded alike
+(problems, prompting, template, sampling, samples, token limit, settings, grader, handling of the thinking); else
+nothing is printed, the exit code is 2 and each difference is named with its KEY. What is compared (model, weights),
+the seed and failed requests are named and no hindrance."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses in one line, with the nearest option."""
 
@@ -67,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="python -m evaluate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(metavar="{run,grade}", required=True)
-    run, grade = (
+    commands = parser.add_subparsers(metavar="{run,grade,compare}", required=True)
+    run, grade, compare = (
         commands.add_parser(
             name,
             help=text,
@@ -80,14 +92,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         for name, text, epilog in (
             ("run", "ask a served model the questions of some benchmarks, grade and summarize", _RUN_EXAMPLES),
             ("grade", "grade completions from a file, one JSON object a line, without any model", _GRADE_EXAMPLES),
+            ("compare", "set one folder of answers against another, problem by problem", _COMPARE_EXAMPLES),
         )
     )
     _add_run_arguments(run)
     grade.add_argument("--benchmark", required=True, metavar="NAME", help=f"whose grader: {', '.join(BENCHMARKS)}")
     grade.add_argument("file", type=Path, metavar="FILE.jsonl", help="the completions")
     grade.add_argument("--json", action="store_true", help="only the output lines on stdout, no closing count")
+    _add_compare_arguments(compare)
     run.set_defaults(command=_run)
     grade.set_defaults(command=_grade)
+    compare.set_defaults(command=_compare)
     return parser.parse_args(argv)
 
 
@@ -152,6 +167,27 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
         " same DIR are refused",
     )
     add("--json", action="store_true", help="print summary.json on stdout instead of a table")
+
+
+def _add_compare_arguments(compare: argparse.ArgumentParser) -> None:
+    add = compare.add_argument
+    add("a", type=Path, metavar="DIR_A", help="answers of the baseline, a folder that `run` wrote")
+    add("b", type=Path, metavar="DIR_B", help="answers of the model that is compared with it")
+    add(
+        "--margin",
+        type=_number(float, 0, 1),
+        default=0.02,
+        metavar="M",
+        help="a loss of accuracy that would not matter, as a fraction (default %(default)s: two points)",
+    )
+    add(
+        "--allow-different",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="repeatable; compare although this differs, a KEY as the refusal names it or its first part (settings)",
+    )
+    add("--json", action="store_true", help="one JSON object on stdout instead of a table")
 
 
 def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
@@ -245,6 +281,14 @@ def _grade(arguments: argparse.Namespace) -> int:
     from evaluate.grade_file import grade_file
 
     return grade_file(arguments.benchmark, arguments.file, sys.stdout, closing_count=not arguments.json)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from evaluate.compare import compare_folders, print_comparison
+
+    comparison = compare_folders(arguments.a, arguments.b, margin=arguments.margin, allowed=arguments.allow_different)
+    print_comparison(comparison, sys.stdout, as_json=arguments.json)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,173 @@
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluate.__main__ import main
+from evaluate.compare import compare_folders
+from evaluate.errors import BadInput
+from evaluate.paired import Verdict
+from evaluate.schema import Answer, Outcome
+from tests.evaluate.made_answers import answers_of
+from tests.evaluate.toy_server import MODEL, Server, completion
+
+SPEC: dict[str, Any] = {
+    "model": "base",
+    "prompting": "chat",
+    "sampling": {"max_tokens": 100, "temperature": 0.6, "top_p": 0.95, "seed": 0, "num_completions": 1},
+    "settings": {"weights": "w1", "engine_kwargs": {"dtype": "bfloat16"}},
+    "benchmarks": {"logic": {"grader": "1", "fingerprint": "f", "num_problems": 20, "source": "s", "license": "l"}},
+}
+
+
+def write(folder: Path, answers: Sequence[Answer], spec: dict[str, Any] = SPEC) -> Path:
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps(spec))
+    (folder / "answers.jsonl").write_text("".join(json.dumps(asdict(a)) + "\n" for a in answers))
+    return folder
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """The spec with the value at a dotted key replaced."""
+    spec = json.loads(json.dumps(SPEC))
+    *parents, last = path.split(".")
+    place = spec
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return spec
+
+
+def test_two_runs_against_a_server(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From run to table: the second model says True to everything."""
+    for name, text in (("a", "<think>1</think>False"), ("b", "<think>1 and 2</think>True")):
+        server.answer = lambda body, n, text=text: completion(text)
+        more = ["--benchmark", "logic", "--num-problems", "30", "--output", str(tmp_path / name)]
+        assert main(["run", "--endpoint", server.endpoint.url, "--model", MODEL, *more]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    out, err = capsys.readouterr()
+    row = next(line for line in out.splitlines() if line.startswith("logic"))
+    assert " 30" in row and err == "" and "margin of 0.02" in out and "minimum detectable" in out
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    logic = document["benchmarks"]["logic"]
+    assert logic["difference"]["difference"] == pytest.approx(logic["b"]["accuracy"] - logic["a"]["accuracy"])
+    assert (document["a"]["model"], document["margin"], document["notes"]) == (MODEL, 0.02, [])
+
+
+def test_difference_is_b_minus_a_and_the_verdict_is_about_b(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", answers_of([1] * 18 + [0] * 2))
+    b = write(tmp_path / "b", [replace(x, completion_tokens=30) for x in answers_of([1] * 6 + [0] * 14)])
+    row = compare_folders(a, b).benchmarks[0]
+    assert (row.a.accuracy, row.b.accuracy, row.difference.difference) == pytest.approx((0.9, 0.3, -0.6))
+    assert (row.difference.flips_to_wrong, row.verdict) == (12, Verdict.WORSE)
+    assert row.tokens_ratio is not None and row.tokens_ratio.ratio == 3
+    assert compare_folders(b, a).benchmarks[0].verdict is Verdict.BETTER
+
+
+def test_every_benchmark_pays_for_the_others(tmp_path: Path) -> None:
+    """Six flips of one sort: p = 1/32 alone, but one of three tests."""
+    names = ("logic", "temporal", "arithmetic")
+    spec = changed("benchmarks", dict.fromkeys(names, SPEC["benchmarks"]["logic"]))
+    lost = {
+        "logic": answers_of([0] * 6 + [1] * 14),
+        "temporal": answers_of([1] * 20),
+        "arithmetic": answers_of([1] * 20),
+    }
+    a = write(tmp_path / "a", [replace(x, benchmark=n) for n in names for x in answers_of([1] * 20)], spec)
+    b = write(tmp_path / "b", [replace(x, benchmark=n) for n in names for x in lost[n]], spec)
+    row = compare_folders(a, b).benchmarks[0]
+    assert (row.difference.p_value, row.adjusted_p) == pytest.approx((2 / 64, 6 / 64))
+    assert row.verdict is Verdict.UNDECIDED
+
+
+def test_what_may_differ_is_named(tmp_path: Path) -> None:
+    spec = changed("model", "gptq")
+    spec["settings"]["weights"], spec["sampling"]["seed"] = "w2", 1
+    spec["benchmarks"]["logic"]["source"] = "elsewhere"
+    a = write(tmp_path / "a", answers_of([1] * 20))
+    b = write(tmp_path / "b", answers_of([1] * 19 + [None]), spec)
+    found = compare_folders(a, b)
+    assert [note.split(" ")[0] for note in found.notes[:3]] == ["model", "sampling.seed", "settings.weights"]
+    assert "1 failed requests are left out" in found.notes[3]
+    assert (found.benchmarks[0].difference.num_problems, found.benchmarks[0].a.num_problems) == (19, 19)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allow"),
+    [
+        ("prompting", "paper", "prompting"),
+        ("sampling.max_tokens", 200, "sampling.max_tokens"),
+        ("sampling.temperature", 0.0, "sampling"),
+        ("settings.engine_kwargs.dtype", "float32", "settings.engine_kwargs"),
+        ("benchmarks.logic.fingerprint", "g", "benchmarks.logic.fingerprint"),
+        ("tokenizer", "other", "tokenizer"),  # a key that is not known today
+    ],
+)
+def test_specs_that_differ_are_refused_by_key(
+    key: str, value: object, allow: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = write(tmp_path / "a", answers_of([1] * 20)), write(tmp_path / "b", answers_of([1] * 20), changed(key, value))
+    assert main(["compare", str(a), str(b)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert f"{key} " in err and json.dumps(value) in err and str(a / "spec.json") in err and "--allow-different" in err
+    assert main(["compare", str(a), str(b), "--allow-different", allow]) == 0
+    assert f"note: allowed to differ: {key}" in capsys.readouterr().out
+
+
+def longer(answer: Answer) -> Answer:
+    return replace(answer, prompt_tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("grader", lambda answers: [replace(a, grader="0") for a in answers]),
+        ("max_tokens", lambda answers: [replace(a, max_tokens=50) for a in answers]),
+        ("prompt_tokens", lambda answers: [*answers[:-1], longer(answers[-1])]),
+        ("reasoning", lambda answers: [replace(a, completion="True", reasoning="abc") for a in answers]),
+        ("problems", lambda answers: answers[:-1]),
+        ("problems", lambda answers: [*answers, replace(answers[0], problem_id="new")]),
+        ("samples", lambda answers: [*answers, replace(answers[0], sample=1)]),
+    ],
+)
+def test_answers_that_differ_are_refused_by_key(
+    key: str,
+    change: Callable[[list[Answer]], list[Answer]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers = [replace(a, max_tokens=100) for a in answers_of([1] * 20)]
+    a, b = write(tmp_path / "a", answers), write(tmp_path / "b", change(answers))
+    assert main(["compare", str(a), str(b)]) == 2
+    err = capsys.readouterr().err
+    assert f"{key}: " in err and str(b / "answers.jsonl" if key != "samples" else "problem '0'") in err
+    assert err.endswith(f"for each of: {key}\n")
+    assert main(["compare", str(a), str(b), "--allow-different", key]) == 0
+
+
+def test_all_differences_are_named_at_once(tmp_path: Path) -> None:
+    spec = changed("sampling.top_p", 1.0)
+    a, b = write(tmp_path / "a", answers_of([1] * 20)), write(tmp_path / "b", answers_of([1] * 18), spec)
+    with pytest.raises(BadInput, match=r"sampling\.top_p 0\.95 .* 1\.0 .*problems: logic has 2 of 20"):
+        compare_folders(a, b, allowed=["prompting"])
+
+
+def test_what_is_no_folder_of_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write(tmp_path / "a", answers_of([1]))
+    assert main(["compare", str(a), str(tmp_path / "no")]) == 2
+    assert f"{tmp_path / 'no' / 'spec.json'}: no such file" in capsys.readouterr().err
+    b = write(tmp_path / "b", [])
+    assert main(["compare", str(a), str(b)]) == 2
+    assert "holds no answer" in capsys.readouterr().err
+    (b / "spec.json").write_text("[]")
+    assert main(["compare", str(a), str(b)]) == 2
+    assert f"{b / 'spec.json'}: is no spec" in capsys.readouterr().err
+    c = write(tmp_path / "c", [replace(x, outcome=Outcome.ERROR) for x in answers_of([1])])
+    assert main(["compare", str(a), str(c)]) == 2
+    assert "no problem was answered in both" in capsys.readouterr().err
