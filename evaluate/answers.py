@@ -12,27 +12,72 @@ from dataclasses import dataclass
 # Characters that only look different: full-width and mathematical digits and letters, no-break spaces.
 _FOLDED = ("<wide>", "<narrow>", "<font>", "<noBreak>")
 _PUNCTUATION = str.maketrans("‘’‚′“”„‐‑‒–—−", "''''\"\"\"------")
-_SPECIAL_TOKEN = re.compile(r"<[|｜][^|｜<>]{1,40}[|｜]>")
+_SPECIAL_TOKEN = re.compile(r"<[|｜][^|｜<>]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|end_of_turn)>|\[/?INST\]")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 _STRAY_TAG = re.compile(r"</?(?:think|answer)>", re.I)
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox(?:\s*\[[^\]]*\]){0,2})\s*(?:(\{)|(-?\d+|(?<=\s)[A-Za-z](?![A-Za-z])))")
+_BOX = re.compile(  # "\\x08oxed" and "boxed{" are what is left of \\boxed where a backslash was taken for an escape
+    r"(?:\\(?:boxed|fbox|framebox(?:\s*\[[^\]]*\]){0,2})|\x08oxed|(?<![\\A-Za-z])boxed(?=\s*\{))"
+    r"\s*(?:(\{)|(-?\d+|(?<=\s)[A-Za-z](?![A-Za-z])))"
+)
 _BOLD = re.compile(r"\*\*(?!\s)([^*\n]+?)\*\*|__(?!\s)([^_\n]+?)__|\\textbf\{([^{}\n]+)\}")
-_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:bf|rm|it|sf|tt)|mbox|operatorname|boxed|fbox)\s*\{")
-_TEX_SPACE = re.compile(r"\\[,;:!>]|\\ |~|\\(?:q?quad|displaystyle)(?![A-Za-z])")
-_TEX_INVISIBLE = re.compile(r"\\[hv]?phantom\{[^{}]*\}|\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])|\\\\")
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|math(?:bf|rm|it|sf|tt|bb|cal|normal)|bm|boldsymbol|[mh]box|emph"
+    r"|underline|operatorname|boxed|fbox)\s*\{"
+)
+_TEX_SPACE = re.compile(r"\\\\|\\[,;:!>]|\\ |~|\\(?:q?quad|(?:display|text|script)style)(?![A-Za-z])")
+_TEX_INVISIBLE = re.compile(
+    r"\\[hv]?phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:left|right|[bB]igg?[lr]?|tiny|small|normalsize"
+    r"|[lL]arge|LARGE|[hH]uge|bf|rm|it|sf|tt|bfseries|mathstrut|limits)(?![A-Za-z])|[_^]\{\s*\}"
+)
 _DELIMITER = re.compile(r"(?<!\\)\$+|\\[()\[\]]")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')*\]]*\s+(?=[^a-z\s])|\n+")
 _ADJECTIVE = r"(?:(?:final|correct|right|best|only|my|our|the)\s+)*"
-_VERB = r"(?:is|are|was|be|would be|must be|should be|will be)"
+_VERB = (
+    r"(?:is|are|was|be|would be|must be|should be|will be|equals?|becomes|comes (?:out )?to(?: be)?"
+    r"|(?:turns|works) out to(?: be)?)"
+)
+_ELSEWHERE = (  # a model that was trained on several languages may end in another one
+    r"答案\s*(?:[是为]\s*:?|:)|\b(?:r[ée]ponse|respuesta|antwort|risposta|resposta)\b(?:\s+\w+)?"
+    r"\s*(?::|\b(?:est|es|ist|è|é)\b\s*:?)"
+)
+_MARKDOWN = re.compile(
+    r"\*{2,}|_{2,}|`+(?:[a-z]+\n)?|(?<!\S)\*(?=\S)|(?<=\S)\*(?![\w(\\$])|^[ \t]*\*[ \t]+|^\s*(?:#+|>)\s*", re.M
+)
+_UNDERLINED = re.compile(r"(?<![\w\\_])_([^_\n]{1,60})_(?![\w_])")
 _HEADING = re.compile(r"^[\W_]*(?:the\s+)?(?:final\s+|correct\s+)?answer[\W_]*$", re.I | re.M)
+
+
+_PLACEHOLDER = re.compile(r"^\W*(?:(?:(?:your|my|the|final)\s+)*answer(?:\s+here)?|\\[lc]?dots)?\W*$", re.I)
+_BETWEEN_CANDIDATES = re.compile(r"^[\s$.,*]*(?:or|and|,|/)[\s$,*]*(?:maybe|possibly|perhaps|also)?[\s$,*]*$", re.I)
+_REJECTED_BEFORE = re.compile(r"\b(?:not|isn't|rather than|instead of)\s*[\s$*(\\]*$", re.I)
+_REJECTED_AFTER = re.compile(
+    r"^[\s$*)\\\]]*(?:\?|,?\s*(?:(?:but|and|which|that|this|it)\s+)*(?:is|was|seems|looks)\s+(?:\w+ly\s+)?"
+    r"(?:wrong|incorrect|invalid|impossible|not\b(?! (?:only|just))))",
+    re.I,
+)
+_CORRECTION = re.compile(
+    r"\b(?:wait|actually|correction|sorry|oops|scratch that|my mistake|on second thoughts?|let me correct)\b"
+    r"|(?:^|[.!?]\s+)no\b(?=[,.: ])",
+    re.I | re.M,
+)
+_CORRECTING = re.compile(
+    r"^(?:(?:no|so|then|but|hmm|i think|that(?:'s| is| was) (?:\w+ )?(?:wrong|incorrect|not right|a mistake)"
+    r"|i (?:made|was|got|mis)[^.\n]{0,40}[.:]|(?:it|this|that)(?:'s| is| was| should be| must be| has to be)|should be"
+    r"|make (?:that|it)|the (?:\w+ )?(?:answer|one|option|label) (?:is|should be))\b[\s,.:;-]*)+",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found: the answer, or None with the reason, and the id of the rule that decided."""
+    """What a reader found: the answer, or None with the reason, and the id of the rule that decided.
+
+    quote: the piece of text that it was read from, where another opinion on it may be wanted.
+    """
 
     answer: str | None
     rule: str
+    quote: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +131,33 @@ def find_boxes(text: str) -> list[Span]:
     return boxes
 
 
+def committed_boxes(text: str, placeholder: re.Pattern[str] = _PLACEHOLDER) -> list[str]:
+    r"""Returns the content of the last box that is meant: one, none, or several that "or" or a comma joins.
+
+    Left aside are boxes that echo the prompt ("\boxed{your answer}"), that are taken back before ("not \boxed{4}")
+    or after ("\boxed{4} is wrong"), and that are asked about ("\boxed{4}?").
+    """
+    kept = [
+        box
+        for box in find_boxes(text)
+        if not placeholder.match(detex(box.text))
+        and not _REJECTED_BEFORE.search(text[: box.start])
+        and not _REJECTED_AFTER.match(text[box.end :])
+    ]
+    meant = kept[-1:]
+    for box in reversed(kept[:-1]):
+        if not _BETWEEN_CANDIDATES.match(text[box.end : meant[0].start]):
+            break
+        meant.insert(0, box)
+    return [box.text for box in meant]
+
+
+def after_correction(text: str) -> str:
+    """Returns what a text says once it has taken itself back ("Wait, that's wrong. It's 33."): "33."; "" if never."""
+    ends = [m.end() for m in _CORRECTION.finditer(text)]
+    return _CORRECTING.sub("", plain(text[ends[-1] :]).strip(" ,.:;!-\n")) if ends else ""
+
+
 def _closing_brace(text: str, start: int) -> int:
     """Position of the brace that closes the one before `start`; the end of the line when none does."""
     depth, i = 1, start
@@ -119,7 +191,7 @@ def find_bold(text: str) -> list[str]:
 
 def plain(text: str) -> str:
     """Takes Markdown emphasis and math delimiters off, so that a marker and its answer stand side by side."""
-    text = re.sub(r"\*+|__+|`|^\s*(?:#+|>)\s*", "", text, flags=re.M)
+    text = _MARKDOWN.sub("", _UNDERLINED.sub(r"\1", text))
     return re.sub(r"[ \t]+", " ", _DELIMITER.sub("", text))
 
 
@@ -129,8 +201,9 @@ def after_cues(text: str, nouns: str = "answer") -> list[str]:
     Each piece starts at the first word after the marker and ends before the next marker or empty line.
     """
     cue = re.compile(
-        rf"\b{_ADJECTIVE}(?:{nouns})[\"']?(?:\s+(?:to|for|of|in)\s[^.:\n]{{1,120}}?)?\s*"
-        rf"(?:(?:\bis|{_VERB}\b)(?!n't)\s*:?|:|=|-+>?)\s*(?![\s:])",
+        rf"(?:\b{_ADJECTIVE}(?:{nouns}|final (?:result|value))[\"']?(?:\s+(?:to|for|of|in)\s[^.:\n]{{1,120}}?)?\s*"
+        rf"(?:(?:\bis|{_VERB}\b)(?!n't)\s*:?|'s\b|:|=|→|⇒|-+>?)|\bans\.?\s*(?:[:=]|(?<=\.)(?=\s))"
+        rf"|{_ELSEWHERE})\s*(?![\s:])",
         re.I,
     )
     text = plain(_HEADING.sub("Answer:", text))

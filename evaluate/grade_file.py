@@ -2,13 +2,15 @@
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from evaluate.benchmarks import BenchmarkSpec, find_spec
 from evaluate.errors import BadInput
-from evaluate.grading import AnswerType, grade, invalid_reference
+from evaluate.grading import GRADER_VERSION, AnswerType, grade, invalid_reference
 from evaluate.schema import Grade
+from evaluate.symbolic import map_in_pool
 
 
 def grade_file(benchmark: str, path: Path, out: TextIO, *, closing_count: bool) -> int:
@@ -17,7 +19,7 @@ def grade_file(benchmark: str, path: Path, out: TextIO, *, closing_count: bool) 
     The whole file is read before the first grade is written. Raises BadInput naming file, line and key.
     """
     spec = find_spec(benchmark)
-    grades = [_grade(spec, record) for record in _read(path, spec)]
+    grades = map_in_pool(partial(_grade, spec), _read(path, spec))
     for verdict in grades:
         print(json.dumps(_to_json(spec, verdict)), file=out)
     if closing_count:
@@ -27,14 +29,17 @@ def grade_file(benchmark: str, path: Path, out: TextIO, *, closing_count: bool) 
 
 
 def _grade(spec: BenchmarkSpec, record: dict[str, Any]) -> Grade:
-    reference = record["reference"]
-    accepted = reference if isinstance(reference, str) else tuple(reference)
-    return grade(spec.answer_type, record["completion"], record["finish_reason"], accepted, record.get("options"))
+    given, options, conclusion = record["completion"], record.get("options"), record.get("conclusion")
+    return grade(spec.answer_type, given, record["finish_reason"], record["reference"], options, conclusion)
 
 
 def _to_json(spec: BenchmarkSpec, verdict: Grade) -> dict[str, Any]:
-    line = {"outcome": verdict.outcome.value, "answer": verdict.answer, "rule": verdict.rule}
-    return {**line, "f1": verdict.f1} if spec.answer_type is AnswerType.SPAN else line
+    line: dict[str, Any] = {"outcome": verdict.outcome.value, "answer": verdict.answer, "rule": verdict.rule}
+    if spec.answer_type is AnswerType.SPAN:
+        line |= {"f1": verdict.f1, "tail_f1": verdict.tail_f1}
+    lenient = (verdict.lenient or verdict.outcome).value
+    line |= {"lenient": lenient, "lenient_rule": verdict.lenient_rule or verdict.rule}
+    return {**line, "grader": GRADER_VERSION}
 
 
 def _read(path: Path, spec: BenchmarkSpec) -> list[dict[str, Any]]:
@@ -59,7 +64,7 @@ def _parse(where: str, line: str, spec: BenchmarkSpec) -> dict[str, Any]:
     for key in ("completion", "finish_reason", "reference"):
         if key not in record:
             raise BadInput(f"{where}: key {key!r} is missing")
-    for key in ("completion", "finish_reason", "options"):
+    for key in ("completion", "finish_reason", "options", "conclusion"):
         if not isinstance(record.get(key), str | None):
             raise BadInput(f"{where}: key {key!r} is {json.dumps(record[key])[:40]}, must be a text or null")
     _check_reference(where, record, spec)

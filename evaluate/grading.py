@@ -1,112 +1,72 @@
 """From one completion to one verdict, by answer type.
 
 finish_reason -> truncated | error      (what the server says; a tag in the text never decides)
-final text    -> a reader -> Reading    (answers, integers, options, labels, spans)
+final text    -> a reader -> Reading    (answers, integers, expressions, options, labels, spans)
 Reading       -> correct | incorrect | no_answer, with the id of the rule that read it
+beside it     -> the lenient verdict    (lenient)
 
 Truncated, missing and unreadable completions are no verdicts about an answer and say so.
 """
 
-from collections.abc import Callable
-from enum import StrEnum
-from typing import assert_never
+from collections.abc import Sequence
+from dataclasses import replace
 
-from evaluate.answers import Reading, final_text
-from evaluate.integers import parse_integer, read_integer
-from evaluate.labels import LABELS, canonical_label, read_label
-from evaluate.options import option_letter, parse_options, read_option
+from evaluate.answer_types import AnswerType, invalid_reference, read
+from evaluate.answers import Reading, final_text, thinking_of
+from evaluate.lenient import Accepted, lenient_rule, symbolic_opinion
 from evaluate.schema import Grade, Outcome
-from evaluate.spans import exact_match, f1_score, read_span
+from evaluate.spans import best_f1
 
-GRADER_VERSION = "1"  # raised whenever a stored answer could be graded differently
+__all__ = ["GRADER_VERSION", "AnswerType", "grade", "invalid_reference"]
+
+GRADER_VERSION = "2"  # raised whenever a stored answer could be graded differently
 
 _TRUNCATED = frozenset({"length", "max_tokens", "max_length"})
 _BROKEN_OFF = frozenset({"abort", "aborted", "cancelled", "error", "content_filter"})
-
-
-class AnswerType(StrEnum):
-    """What kind of answer a benchmark asks for; each has its own reader."""
-
-    INTEGER = "integer"
-    OPTION = "option"
-    LABEL = "label"
-    SPAN = "span"
 
 
 def grade(
     answer_type: AnswerType,
     completion: str | None,
     finish_reason: str | None,
-    reference: str | tuple[str, ...],
+    reference: str | Sequence[str],
     options: str | None = None,
+    conclusion: str | None = None,
 ) -> Grade:
     """Grades one completion against the accepted reference or references.
 
     completion: the raw text, thinking included; None when the server returned none.
     options: the text that lists the choices, for AnswerType.OPTION.
-    F1 is given for AnswerType.SPAN alone: 0 where nothing was answered, None where the request failed.
+    conclusion: the sentence that is judged, for the lenient verdict of AnswerType.LABEL.
+    The F1s are given for AnswerType.SPAN alone: 0 where nothing was answered, None where the request failed.
+    A rule that ends in "_disputed" read an integer whose box math-verify would have graded otherwise.
     """
     is_span = answer_type is AnswerType.SPAN
+    nothing = 0.0 if is_span else None
     reason = (finish_reason or "stop").lower()
     if reason in _TRUNCATED:
-        return Grade(Outcome.TRUNCATED, None, "finish_length", 0.0 if is_span else None)
+        return Grade(Outcome.TRUNCATED, None, "finish_length", nothing, nothing)
     if completion is None or reason in _BROKEN_OFF:
         return Grade(Outcome.ERROR, None, "null_completion" if completion is None else f"finish_{reason}")
+    references = (reference,) if isinstance(reference, str) else tuple(reference)
+    accepted = Accepted(answer_type, references, options, conclusion)
     text = final_text(completion)
-    reading = _read(answer_type, text, options) if text else Reading(None, "empty")
+    reading = read(answer_type, text, options) if text else Reading(None, "empty")
+    opinion = symbolic_opinion(accepted, reading)
+    outcome = _outcome(accepted, reading)
+    rule = reading.rule
+    if opinion is not None and opinion is not (outcome is Outcome.CORRECT):
+        rule += "_disputed"
+    verdict = Grade(outcome, reading.answer, rule)
+    if is_span:
+        verdict = replace(verdict, f1=best_f1(reading.answer, references), tail_f1=best_f1(text, references))
+    if outcome is Outcome.CORRECT:
+        return verdict
+    more = lenient_rule(accepted, reading, text, thinking_of(completion), opinion)
+    return replace(verdict, lenient=Outcome.CORRECT, lenient_rule=more) if more else verdict
+
+
+def _outcome(accepted: Accepted, reading: Reading) -> Outcome:
     if reading.answer is None:
-        return Grade(Outcome.NO_ANSWER, None, reading.rule, 0.0 if is_span else None)
-    accepted = (reference,) if isinstance(reference, str) else reference
-    is_correct = any(_equals(answer_type, options)(reading.answer, r) for r in accepted)
-    f1 = max(f1_score(reading.answer, r) for r in accepted) if is_span else None
-    return Grade(Outcome.CORRECT if is_correct else Outcome.INCORRECT, reading.answer, reading.rule, f1)
-
-
-def invalid_reference(answer_type: AnswerType, reference: str, options: str | None = None) -> str | None:
-    """Returns what a reference must be when it cannot be one, else None; checked before anything is asked."""
-    match answer_type:
-        case AnswerType.INTEGER:
-            value = parse_integer(reference)
-            return None if value is not None and "." not in value else "an integer"
-        case AnswerType.OPTION:
-            listed = parse_options(options)
-            return (
-                None
-                if option_letter(reference, listed)
-                else f"one of the options {', '.join(listed) or '(A), (B), ...'}"
-            )
-        case AnswerType.LABEL:
-            return None if canonical_label(reference) else f"one of {', '.join(LABELS)}"
-        case AnswerType.SPAN:
-            return None if reference.strip() else "a text that is not empty"
-        case _:
-            assert_never(answer_type)
-
-
-def _read(answer_type: AnswerType, text: str, options: str | None) -> Reading:
-    match answer_type:
-        case AnswerType.INTEGER:
-            return read_integer(text)
-        case AnswerType.OPTION:
-            return read_option(text, options)
-        case AnswerType.LABEL:
-            return read_label(text)
-        case AnswerType.SPAN:
-            return read_span(text)
-        case _:
-            assert_never(answer_type)
-
-
-def _equals(answer_type: AnswerType, options: str | None) -> Callable[[str, str], bool]:
-    match answer_type:
-        case AnswerType.INTEGER:
-            return lambda answer, reference: answer == parse_integer(reference)
-        case AnswerType.OPTION:
-            listed = parse_options(options)
-            return lambda answer, reference: answer == option_letter(reference, listed)
-        case AnswerType.LABEL:
-            return lambda answer, reference: answer == canonical_label(reference)
-        case AnswerType.SPAN:
-            return exact_match
-        case _:
-            assert_never(answer_type)
+        return Outcome.NO_ANSWER
+    return Outcome.CORRECT if accepted.holds(reading.answer) else Outcome.INCORRECT

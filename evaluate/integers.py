@@ -1,12 +1,23 @@
 r"""Reads the integer that a completion commits to: AIME and `arithmetic`.
 
-In this order: the last \boxed{...}, "the answer is N", a text that is N alone, one bold number, a last
-sentence that concludes "... = N". A number that is merely mentioned is never taken.
+In this order: what follows a correction ("wait, it is N"), the last \boxed{...}, "the answer is N" or "#### N", a text
+or a last line that is N alone, one bold number, a last sentence that concludes "... = N" or states "The ... is N".
+A number that is merely mentioned is never taken.
 """
 
 import re
 
-from evaluate.answers import Reading, after_cues, detex, find_bold, find_boxes, plain, sentences
+from evaluate.answers import (
+    Reading,
+    after_correction,
+    after_cues,
+    committed_boxes,
+    detex,
+    find_bold,
+    find_boxes,
+    plain,
+    sentences,
+)
 
 _NUMBER = r"[+-]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _SCALE = r"(?!(?:or|and|to|hundred|thousand|million|billion|dozen|choose|mod|times|over|plus|minus)\b)"
@@ -18,20 +29,38 @@ _QUANTITY = re.compile(rf"^(?:USD|US\$|[$€£])?\s*({_NUMBER}){_UNIT}$")
 _DEGREE = re.compile(r"\^?\s*\{?\s*\\(?:circ|degrees?)(?![A-Za-z])\s*\}?")
 _MODULUS = re.compile(r"\s*(?:\\pmod\s*\{?\s*\d+\s*\}?|\(?\s*(?:\\b?mod|mod)\s*\{?\s*\d+\s*\}?\s*\)?)\s*$")
 _CHOICE = re.compile(r"^\(?[A-E]\)\s*(?=[+-]?\d)")
-_LEADING = re.compile(rf"^(?:USD|[$€£])?\s*({_NUMBER})(?![\d^_!(\\])(?!\s*[-+*/^=×·<>]|\.\d|,\d)")
+_ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}\s*$")
+_LEADING = re.compile(
+    rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\]|!\S|[A-Za-z](?![A-Za-z])|\.\d|,\d)(?!\s*(?:[+*/^=×·<>]|-\s*(?:\d|\\"
+    r"|[A-Za-z]\b)|(?:hundred|thousand|million|billion|dozen)\b))"
+)
 _FILLER = re.compile(
     r"^(?:(?:therefore|thus|simply|just|exactly|indeed|clearly|then|equal to|equals"
     r"|the (?:number|integer|value)(?: of)?|:|=)\s*)+",
     re.I,
 )
-_HEDGE = re.compile(r"^[^.\n]{0,20}?\b(?:or|and)\s+(?:maybe\s+|possibly\s+)?[$\\({]*[+-]?\d", re.I)
-_PLACEHOLDER = re.compile(
-    r"^\W*(?:(?:your|my|the|final|an?|integer|numeric(?:al)?)\s+)*(?:answer|number|integer|result|value|[nxNX]|X+|A+)?\W*$",
+_HEDGE = re.compile(
+    r"^[^.\n]{0,20}?\b(?:or|and|to|plus|minus|times)\s+(?:maybe\s+|possibly\s+)?[$\\({]*[+-]?\d"
+    r"|^\s*,\s*[$\\({]*\d|^\s+or so\b",
     re.I,
 )
-_BETWEEN_CANDIDATES = re.compile(r"^[\s$.,*]*(?:or|and|,|/)[\s$,*]*(?:maybe|possibly|perhaps|also)?[\s$,*]*$", re.I)
-_REJECTED = re.compile(r"\b(?:not|isn't|rather than|instead of)\s*[\s$*(\\]*$", re.I)
-_CORRECTION = re.compile(r"\b(?:wait|actually|correction|sorry|mistake|instead|no)\b", re.I)
+_NOT_BUT = re.compile(r"^not\b[^.\n]*?(?:,\s*(?:but\s+)?it(?:'s| is)|\bbut)\s+(?:rather\s+)?", re.I)
+_PLACEHOLDER = re.compile(
+    r"^\W*(?:(?:your|my|the|final|an?|integer|numeric(?:al)?)\s+)*(?:answer(?: here)?|number|integer|result|value"
+    r"|[nxNX]|X+|A+|\\[lc]?dots)?\W*$",
+    re.I,
+)
+_HASHES = re.compile(r"####\s*[$€£]?\s*(.+?)\s*$", re.M)
+_IS_THE_ANSWER = re.compile(
+    rf"(?:^|[\s$*(])({_NUMBER})[$*)]*\s+is\s+(?:therefore\s+)?(?:the|our|my)"
+    r"\s+(?:final\s+|correct\s+|right\s+)*answer\b",
+    re.I,
+)
+_STATEMENT = re.compile(
+    rf"^(?:the|this|that)\b[^\d?]*\b(?:is|are|equals)\s+(?:exactly\s+|equal to\s+)?({_NUMBER})"
+    rf"(?:\s+{_SCALE}[A-Za-z]+)?[.!]?$",
+    re.I,
+)
 _CONCLUSION = re.compile(
     rf"^(?:therefore|thus|hence|so|consequently|finally|in conclusion|in total|altogether)\b.*?"
     rf"(?:=|\bis|\bare|\bequals|\bget|\bhave)\s*(?:exactly\s+)?({_NUMBER})\s*(?:[A-Za-z][A-Za-z ]*)?\.?$",
@@ -44,14 +73,15 @@ def parse_integer(text: str) -> str | None:
 
     33.0 is 33; 33.5 stays "33.5" (a committed answer, never an integer's); a list or an expression is None.
     """
-    text = _CHOICE.sub("", _MODULUS.sub("", detex(_DEGREE.sub("°", text)))).strip(" .;:,\"'{}")
-    if re.search(r",\s*[A-Za-z\\][^=]*=", text):
+    text = detex(_ORDINAL.sub("", _DEGREE.sub("°", text.strip(" $"))))
+    text = _CHOICE.sub("", _MODULUS.sub("", text)).strip(" .;:,!\"'{}" if text.endswith(" !") else " .;:,\"'{}")
+    if re.search(r",\s*[A-Za-z\\][^=]*=|\b(?:or|and)\b.*=", text):
         return None
     if "=" in text:
         sides = [v for v in (parse_integer(side) for side in text.split("=")) if v is not None]
         return sides[-1] if sides else None
     text = re.sub(r"(?<=\d) (?=\d{3}\b)", "", text).strip()
-    match = _QUANTITY.match(text[1:-1] if text.startswith("(") and text.endswith(")") else text)
+    match = _QUANTITY.match(text[1:-1] if re.match(r"\(.*\)$|\[.*\]$|<.*>$", text) else text)
     return _canonical(match[1]) if match else None
 
 
@@ -60,57 +90,81 @@ def _canonical(number: str) -> str:
     digits = re.sub(r"[,\s+]", "", number)
     whole, _, decimals = digits.partition(".")
     if decimals.strip("0"):
-        return f"{int(whole)}.{decimals.rstrip('0')}"
+        return f"{'-' if whole == '-0' else ''}{int(whole)}.{decimals.rstrip('0')}"
     return str(int(whole))
 
 
 def read_integer(text: str) -> Reading:
     """Reads the committed integer out of a completion's final text."""
-    boxed = _read_boxes(text)
-    if boxed is not None and not _corrected_after_boxes(text):
+    if rest := after_correction(text):
+        marked = _read_boxes(rest) or _read_rule("cue", _read_cues(rest))
+        if marked and marked.answer is not None:
+            return marked
+        if (value := parse_integer((sentences(rest) or [""])[0])) is not None:
+            return Reading(value, "corrected")
+    if boxed := _read_boxes(text):
         return boxed
-    for rule, reader in (("cue", _read_cues), ("bare", _read_bare), ("bold", _read_bold), ("conclusion", _concluded)):
-        value = reader(text)
-        if value is not None:
-            return Reading(value or None, rule if value else "hedged")
-    return boxed or Reading(None, "none_found")
+    for rule, reader in (
+        ("cue", _read_cues),
+        ("bare", _read_bare),
+        ("last_line", _read_last_line),
+        ("bold", _read_bold),
+        ("conclusion", _concluded),
+    ):
+        if reading := _read_rule(rule, reader(text)):
+            return reading
+    has_box = any(not _PLACEHOLDER.match(detex(b.text)) for b in find_boxes(text))
+    return Reading(None, "boxed_rejected" if has_box else "none_found")
+
+
+def last_number(text: str) -> str | None:
+    """Returns the last number that a text mentions, committed to or not; no reader takes it, a lenient one may."""
+    found = re.findall(rf"(?<![\w.]){_NUMBER}(?!\w)", detex(plain(text)))
+    return _canonical(found[-1]) if found else None
+
+
+def _read_rule(rule: str, value: str | None) -> Reading | None:
+    """A reading by a rule that returns the integer, "" where it names several, None where it finds none."""
+    return None if value is None else Reading(value or None, rule if value else "hedged")
 
 
 def _read_boxes(text: str) -> Reading | None:
-    boxes = [b for b in find_boxes(text) if not _PLACEHOLDER.match(detex(b.text))]
-    kept = [b for b in boxes if not _REJECTED.search(text[: b.start])]
-    if not kept:
+    boxes = committed_boxes(text, _PLACEHOLDER)
+    if not boxes:
         return None
-    value = parse_integer(kept[-1].text) or _read_cues(detex(kept[-1].text))
-    if not value:
-        return Reading(None, "boxed_not_integer")
-    if len(kept) > 1 and _BETWEEN_CANDIDATES.match(text[kept[-2].end : kept[-1].start]):
-        other = parse_integer(kept[-2].text)
-        return Reading(value, "boxed") if other == value else Reading(None, "hedged")
-    return Reading(value, "boxed")
-
-
-def _corrected_after_boxes(text: str) -> bool:
-    """Whether the text takes its last box back and then names another answer."""
-    rest = text[find_boxes(text)[-1].end :]
-    return bool(_CORRECTION.search(rest)) and bool(_read_cues(rest))
+    values = [parse_integer(b) or _read_cues(detex(b)) for b in boxes]
+    if len(set(values)) > 1:
+        return Reading(None, "hedged")
+    return Reading(values[0], "boxed", boxes[-1]) if values[0] else Reading(None, "boxed_not_integer", boxes[-1])
 
 
 def _read_cues(text: str) -> str | None:
     """The integer after the last marker that names one; "" when that marker names several."""
+    hashes = [v for m in _HASHES.finditer(text) if (v := parse_integer(m[1])) is not None]
+    if hashes:
+        return hashes[-1]
     for piece in reversed(after_cues(text)):
-        sentence = _FILLER.sub("", sentences(piece)[0] if sentences(piece) else "")
+        sentence = _NOT_BUT.sub("", _FILLER.sub("", sentences(piece)[0] if sentences(piece) else ""))
+        sentence = re.sub(r"(?<=\d)!$", "", re.split(r",\s+where\b", sentence)[0])
         if (value := parse_integer(sentence)) is not None:
             return value
         if match := _LEADING.match(detex(sentence)):
             return "" if _HEDGE.match(detex(sentence)[match.end() :]) else _canonical(match[1])
-    return None
+    stated = _IS_THE_ANSWER.findall(plain(text))
+    return _canonical(stated[-1]) if stated else None
 
 
 def _read_bare(text: str) -> str | None:
     """The integer when the text is nothing else: "33", "$m + n = 33$", "33 minutes"; never a sentence around it."""
     formula, equals, _ = re.sub(r"\\[A-Za-z]+", "", text).rpartition("=")
-    return None if equals and re.search(r"[A-Za-z]{3}", formula) else parse_integer(text)
+    return None if equals and re.search(r"[A-Za-z]{3}", formula) else parse_integer(plain(text))
+
+
+def _read_last_line(text: str) -> str | None:
+    """The integer where the last or the first of several lines holds a number and nothing else."""
+    lines = [line.strip(" .$") for line in plain(text).splitlines() if line.strip()]
+    alone = [line for line in (*lines[-1:], *lines[:1]) if re.fullmatch(_NUMBER, line)]
+    return _canonical(alone[0]) if alone else None
 
 
 def _read_bold(text: str) -> str | None:
@@ -119,6 +173,6 @@ def _read_bold(text: str) -> str | None:
 
 
 def _concluded(text: str) -> str | None:
-    last = sentences(text)[-1:] or [""]
-    match = _CONCLUSION.match(detex(plain(last[0])))
+    last = detex(plain((sentences(text)[-1:] or [""])[0]))
+    match = _CONCLUSION.match(last) or _STATEMENT.match(last)
     return _canonical(match[1]) if match else None

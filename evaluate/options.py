@@ -70,7 +70,7 @@ def read_option(text: str, options: str | None) -> Reading:
         for piece in reversed(pieces):
             letters = _committed(piece, listed)
             if letters:
-                return _single(letters, rule + _flag(piece, letters[0], listed))
+                return _flagged(_single(letters, rule), piece, listed)
     bold = {letter for b in find_bold(text) for letter in _committed(b, listed)}
     if len(bold) == 1:
         return Reading(bold.pop(), "bold")
@@ -80,10 +80,17 @@ def read_option(text: str, options: str | None) -> Reading:
     return _last_kept(text, listed)
 
 
-def _flag(piece: str, letter: str, listed: Mapping[str, str]) -> str:
-    """ "_inconsistent" when the first line spells out another option than the letter's."""
+def spelled_options(text: str, options: str | None) -> list[str]:
+    """Returns the letters of the options whose own text stands in `text`, in the order in which they stand."""
+    return _texts(text, parse_options(options))
+
+
+def _flagged(reading: Reading, piece: str, listed: Mapping[str, str]) -> Reading:
+    """The reading marked "_inconsistent" when the first line spells out another option than the letter's."""
     spelled = _texts((sentences(piece) or [""])[0], listed)
-    return "_inconsistent" if spelled and letter not in spelled else ""
+    if reading.answer is None or not spelled or reading.answer in spelled:
+        return reading
+    return Reading(reading.answer, f"{reading.rule}_inconsistent", piece)
 
 
 def _single(letters: list[str], rule: str) -> Reading:

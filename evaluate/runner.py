@@ -262,6 +262,9 @@ def _answer(request: Request, reply: Reply) -> Answer:
         max_tokens=reply.max_tokens,
         grader=GRADER_VERSION,
         cluster=request.problem.cluster,
+        tail_f1=grade.tail_f1,
+        lenient=grade.lenient,
+        lenient_rule=grade.lenient_rule,
     )
 
 

@@ -52,8 +52,8 @@ class Problem:
 
     @property
     def cluster(self) -> str | None:
-        """What problems share that are no independent questions (`story` in the metadata), None for one alone."""
-        return self.metadata.get("story")
+        """What problems share that are no independent questions (`story_id` in the metadata), None for one alone."""
+        return self.metadata.get("story_id")
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Grade:
-    """The verdict on one completion: the answer that was read, the id of the rule that read it, F1 for short texts."""
+    """The verdict on one completion: the answer that was read and the id of the rule that read it.
+
+    outcome is the strict verdict; lenient is what a reader says who also takes an answer out of the thinking, an
+    expression for its value, and the like, with its own rule. None stands for the strict one.
+    f1: of the answer, for short texts; tail_f1: of all that was said after the thinking.
+    """
 
     outcome: Outcome
     answer: str | None
     rule: str
     f1: float | None = None
+    tail_f1: float | None = None
+    lenient: Outcome | None = None
+    lenient_rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,9 @@ class Answer:
     max_tokens: int | None = None
     grader: str = "1"
     cluster: str | None = None
+    tail_f1: float | None = None
+    lenient: Outcome | None = None
+    lenient_rule: str | None = None
 
     def has_failed(self) -> bool:
         """Whether the request failed: no answer at all, never a score."""

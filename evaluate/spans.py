@@ -8,6 +8,7 @@ In this order: the last box, "the answer is ...", the only bold piece, a text of
 import re
 import string
 from collections import Counter
+from collections.abc import Sequence
 
 from evaluate.answers import Reading, after_cues, detex, find_bold, find_boxes, fold, plain, sentences
 
@@ -26,6 +27,12 @@ _COPULA = re.compile(
     r"(?P<span>[^;:]+?)\.?$",
     re.I,
 )
+_NUMBERS = (
+    "zero zeroth|one first|two second|three third|four fourth|five fifth|six sixth|seven seventh|eight eighth"
+    "|nine ninth|ten tenth|eleven eleventh|twelve twelfth"
+)
+_NUMBER_WORDS = {word: str(n) for n, words in enumerate(_NUMBERS.split("|")) for word in words.split(" ")}
+_ORDINAL_DIGITS = re.compile(r"^(\d+)(?:st|nd|rd|th)$")
 _SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 15, nine in ten have at most 5
 _CLAUSE = re.compile(
     r"(?:,|;|\s\()?\s+(?:because|since|which|who|as (?:it|he|she|they|the)|according to)\b.*$", re.I | re.S
@@ -50,6 +57,22 @@ def f1_score(prediction: str, reference: str) -> float:
         return float(predicted == expected)
     num_common = sum((Counter(predicted) & Counter(expected)).values())
     return 2 * num_common / (len(predicted) + len(expected))
+
+
+def best_f1(prediction: str | None, references: Sequence[str]) -> float:
+    """The best F1 over the accepted references; 0 where nothing was answered."""
+    return max(f1_score(prediction, r) for r in references) if prediction else 0.0
+
+
+def contains(text: str, reference: str) -> bool:
+    """Whether the reference stands within the text as whole words, both normalized."""
+    words = normalize(reference)
+    return bool(words) and f" {words} " in f" {normalize(text)} "
+
+
+def number_words_to_digits(text: str) -> str:
+    """The normalized text with its number words as digits: "Third Generation" and "3rd generation" are one."""
+    return " ".join(_ORDINAL_DIGITS.sub(r"\1", _NUMBER_WORDS.get(word, word)) for word in normalize(text).split())
 
 
 def read_span(text: str) -> Reading:

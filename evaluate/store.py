@@ -59,10 +59,10 @@ def _parse_line(path: Path, number: int, line: bytes) -> Answer:
     try:
         values = json.loads(line)
         answer = Answer(**{name: values[name] for name in _FIELDS if name in values})
-        outcome = Outcome(answer.outcome)
+        outcome, lenient = Outcome(answer.outcome), answer.lenient and Outcome(answer.lenient)
     except (ValueError, TypeError):
         raise BadInput(f"{path}: line {number}: is no answer; restore the file or use another folder") from None
-    return Answer(**{**asdict(answer), "outcome": outcome})
+    return Answer(**{**asdict(answer), "outcome": outcome, "lenient": lenient})
 
 
 def _line(answer: Answer) -> bytes:

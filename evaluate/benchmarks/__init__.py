@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 from evaluate.errors import BadInput, nearest
 from evaluate.grading import GRADER_VERSION, AnswerType, grade, invalid_reference
@@ -34,7 +34,8 @@ class Benchmark:
 
     def grade(self, completion: str | None, finish_reason: str | None, problem: Problem) -> Grade:
         """Grades one completion of one of the problems."""
-        return grade(self.answer_type, completion, finish_reason, problem.reference, problem.options)
+        conclusion = problem.metadata.get("conclusion")
+        return grade(self.answer_type, completion, finish_reason, problem.reference, problem.options, conclusion)
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,35 @@ class BenchmarkSpec:
         from evaluate.benchmarks.files import checksum, fetch
 
         path = file or fetch(module.HUB, self.name)
-        problems = module.read_problems(path)
+        problems = self._read(path, module)
         if file is None and hasattr(module, "select_from_hub"):
             problems = module.select_from_hub(problems)
-        return problems, f"{file or module.HUB} sha256:{checksum(path)}"
+        note = f", {module.note(problems)}" if hasattr(module, "note") else ""
+        return problems, f"{file or module.HUB} sha256:{checksum(path)}{note}"
+
+    def _read(self, path: Path, module: ModuleType) -> list[Problem]:
+        """Reads a file row by row. Raises BadInput for a double id or a reference that no answer could equal."""
+        from evaluate.benchmarks.files import read_rows
+
+        where_of: dict[str, str] = {}
+        problems = []
+        for index, row in enumerate(read_rows(path)):
+            problem: Problem | None = module.read_problem(row, index)
+            if problem is None:
+                continue
+            first = where_of.setdefault(problem.problem_id, row.where)
+            if first != row.where:
+                key = row.key_of(problem.problem_id, "id")
+                must = f"stands there twice, first at {first}; drop one of the two"
+                raise BadInput(f"{row.where}: key {key!r}: id {problem.problem_id!r} {must}")
+            for reference in [problem.reference] if isinstance(problem.reference, str) else problem.reference:
+                if must_be := invalid_reference(self.answer_type, reference, problem.options):
+                    key = row.key_of(reference, "reference")
+                    raise BadInput(f"{row.where}: key {key!r}: reference is {reference!r}, must be {must_be}")
+            problems.append(problem)
+        if not problems:
+            raise BadInput(f"{path}: holds no problem that can be asked, must hold at least one")
+        return problems
 
 
 _SPECS = (
@@ -77,6 +103,9 @@ _SPECS = (
     BenchmarkSpec("aime", Kind.REASONING, AnswerType.INTEGER, 30, "problems (c) MAA"),
     BenchmarkSpec("folio", Kind.REASONING, AnswerType.LABEL, 203, "CC BY-SA 4.0"),
     BenchmarkSpec("musique", Kind.KNOWLEDGE, AnswerType.SPAN, 100, "CC BY 4.0"),
+    BenchmarkSpec("musique_open", Kind.REASONING, AnswerType.SPAN, 100, "CC BY 4.0"),
+    BenchmarkSpec("gsm8k", Kind.REASONING, AnswerType.NUMBER, 1319, "MIT"),
+    BenchmarkSpec("math_500", Kind.REASONING, AnswerType.EXPRESSION, 500, "MIT"),
 )
 BENCHMARKS: Mapping[str, BenchmarkSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
 
@@ -106,7 +135,6 @@ def load_benchmark(
         problems, source = spec.load(file, num_problems and skip_problems + num_problems)
     except ValueError as error:
         raise BadInput(f"benchmark {name!r}: {error}") from None
-    _check(spec, problems, source)
     ordered = problems if spec.generated else sorted(problems, key=lambda p: _place(name, p.problem_id))
     kept = tuple(ordered[skip_problems:][:num_problems])
     if not kept:
@@ -120,29 +148,15 @@ def grade_completion(
     finish_reason: str | None,
     reference: str | Sequence[str],
     options: str | None = None,
+    conclusion: str | None = None,
 ) -> Grade:
-    """Grades one completion of the named benchmark. Raises BadInput for an unknown name."""
-    accepted = reference if isinstance(reference, str) else tuple(reference)
-    return grade(find_spec(benchmark).answer_type, completion, finish_reason, accepted, options)
+    """Grades one completion of the named benchmark, see grading.grade. Raises BadInput for an unknown name."""
+    return grade(find_spec(benchmark).answer_type, completion, finish_reason, reference, options, conclusion)
 
 
 def _place(name: str, problem_id: str) -> bytes:
     """Where a problem stands in the shared order: a function of its name alone, so that subsets are prefixes."""
     return blake2b(f"order/{name}/{problem_id}".encode(), digest_size=16).digest()
-
-
-def _check(spec: BenchmarkSpec, problems: Sequence[Problem], source: str) -> None:
-    """Raises BadInput for no problem, a double id or a reference that no answer could equal."""
-    if not problems:
-        raise BadInput(f"{source}: holds no problem, must hold at least one")
-    seen: set[str] = set()
-    for problem in problems:
-        if problem.problem_id in seen:
-            raise BadInput(f"{source}: id {problem.problem_id!r} stands there twice, must be unique")
-        seen.add(problem.problem_id)
-        for reference in [problem.reference] if isinstance(problem.reference, str) else problem.reference:
-            if must := invalid_reference(spec.answer_type, reference, problem.options):
-                raise BadInput(f"{source}: problem {problem.problem_id!r}: reference is {reference!r}, must be {must}")
 
 
 def _fingerprint(problems: Sequence[Problem]) -> str:

@@ -35,23 +35,42 @@ class Row:
     value: Mapping[str, Any]
 
     def text(self, *keys: str) -> str:
-        """Returns the first of `keys` that the row has, as text; integers are written out. Raises BadInput."""
+        """Returns the first of `keys` that the row has, as text; whole numbers are written out. Raises BadInput."""
         key = next((k for k in keys if self.value.get(k) is not None), None)
         if key is None:
-            raise BadInput(f"{self.where}: key {keys[0]!r} is missing, must be a text")
+            others = f" (or {', '.join(repr(k) for k in keys[1:])})" if keys[1:] else ""
+            held = ", ".join(map(repr, self.value)) or "nothing"
+            raise BadInput(
+                f"{self.where}: key {keys[0]!r}{others} is missing, must be a text; the row has {held[:120]}"
+            )
         value = self.value[key]
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+            return str(int(value))
         if not isinstance(value, str) or not value.strip():
-            raise BadInput(f"{self.where}: key {key!r} is {json.dumps(value)[:60]}, must be a text that is not empty")
+            raise BadInput(f"{self.where}: key {key!r} is {_short(value)}, must be a text that is not empty")
         return value
+
+    def text_or(self, default: str, *keys: str) -> str:
+        """Returns what `text` does, or `default` where the row has none of `keys`. Raises BadInput."""
+        return self.text(*keys) if any(self.value.get(k) is not None for k in keys) else default
+
+    def key_of(self, value: str, default: str) -> str:
+        """Returns the key under which the row holds `value`, `default` where it stands under none as such."""
+        return next((k for k, v in self.value.items() if str(v) == value), default)
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns a list of texts; a missing key is an empty list. Raises BadInput."""
         value = self.value.get(key) or []
         if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(v, str) for v in value):
-            raise BadInput(f"{self.where}: key {key!r} is {json.dumps(value)[:60]}, must be a list of texts")
+            raise BadInput(f"{self.where}: key {key!r} is {_short(value)}, must be a list of texts")
         return tuple(value)
+
+    def rows(self, key: str) -> list["Row"]:
+        """Returns a list of objects as rows of their own; a missing key is an empty list. Raises BadInput."""
+        value = self.value.get(key) or []
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise BadInput(f"{self.where}: key {key!r} is {_short(value)}, must be a list of objects")
+        return [_row(f"{self.where}: {key} {i}", item) for i, item in enumerate(value)]
 
 
 def read_rows(path: Path, list_key: str = "examples") -> list[Row]:
@@ -70,15 +89,20 @@ def read_rows(path: Path, list_key: str = "examples") -> list[Row]:
     rows = _json_rows(path, text, list_key)
     rows = _line_rows(path, text) if rows is None else rows
     if not rows:
-        raise BadInput(f"{path}: holds no problem, must hold at least one")
+        raise BadInput(f"{path}: holds no problem, must hold at least one; give a file in its publisher's format")
     return rows
 
 
 def _json_rows(path: Path, text: str, list_key: str) -> list[Row] | None:
-    """Rows of one JSON document; None when the text is none, but may be JSON Lines."""
+    """Rows of one JSON document; None when the text is JSON Lines. Raises BadInput where it is neither."""
+    if not text.strip():
+        return []
     try:
         document = json.loads(text)
-    except ValueError:
+    except ValueError as error:
+        if path.suffix != ".jsonl" and not _is_json(text.lstrip().partition("\n")[0]):
+            line = getattr(error, "lineno", 1)
+            raise BadInput(f"{path}: line {line}: no valid JSON ({error}); mend it or fetch the file again") from None
         return None
     if isinstance(document, dict) and list_key not in document:
         return None
@@ -88,22 +112,37 @@ def _json_rows(path: Path, text: str, list_key: str) -> list[Row] | None:
     return [_row(f"{path}: item {i}", item) for i, item in enumerate(items)]
 
 
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def _line_rows(path: Path, text: str) -> list[Row]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            rows.append(_row(f"{path}: line {number}", json.loads(line)))
+            value = json.loads(line)
         except ValueError as error:
-            raise BadInput(f"{path}: line {number}: no valid JSON ({error})") from None
+            raise BadInput(
+                f"{path}: line {number}: no valid JSON ({error}); mend the line or fetch the file again"
+            ) from None
+        rows.append(_row(f"{path}: line {number}", value))
     return rows
 
 
 def _row(where: str, value: object) -> Row:
     if not isinstance(value, dict):
-        raise BadInput(f"{where}: is {json.dumps(value)[:60]}, must be an object with keys")
+        raise BadInput(f"{where}: is {_short(value)}, must be an object with keys")
     return Row(where, value)
+
+
+def _short(value: object) -> str:
+    return json.dumps(value, default=str)[:60]
 
 
 def _parquet_rows(path: Path) -> list[Row]:

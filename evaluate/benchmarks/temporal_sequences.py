@@ -4,20 +4,14 @@ The publisher's file is bbh/temporal_sequences.json of github.com/suzgunmirac/BI
 `input`, which lists the options, and nothing else. A problem's id is its index in the file.
 """
 
-from pathlib import Path
-
-from evaluate.benchmarks.files import HubFile, read_rows
+from evaluate.benchmarks.files import HubFile, Row
 from evaluate.schema import Problem
 
 HUB = HubFile("lukaemon/bbh", "temporal_sequences/test-00000-of-00001.parquet")
 
 
-def read_problems(path: Path) -> list[Problem]:
-    """Reads {"examples": [{"input", "target"}]} (or the rows alone). Raises BadInput."""
-    problems = []
-    for index, row in enumerate(read_rows(path)):
-        question = row.text("input")
-        _, marker, listing = question.rpartition("Options:")
-        options = marker + listing if marker else None
-        problems.append(Problem(str(index), question, row.text("target"), options))
-    return problems
+def read_problem(row: Row, index: int) -> Problem:
+    """Reads {"input", "target"}. Raises BadInput."""
+    question = row.text("input")
+    _, marker, listing = question.rpartition("Options:")
+    return Problem(str(index), question, row.text("target"), marker + listing if marker else None)

@@ -33,7 +33,8 @@ class TestGrade:
         assert main(["grade", "--benchmark", "aime", str(write(tmp_path / "a.jsonl", *rows)), "--json"]) == 0
         out, err = capsys.readouterr()
         lines = [json.loads(line) for line in out.splitlines()]
-        assert lines == [
+        assert all(line["grader"] and line["lenient"] and line["lenient_rule"] for line in lines)
+        assert [{key: line[key] for key in ("outcome", "answer", "rule")} for line in lines] == [
             {"outcome": "correct", "answer": "25", "rule": "boxed"},
             {"outcome": "incorrect", "answer": "25", "rule": "boxed"},
             {"outcome": "truncated", "answer": None, "rule": "finish_length"},

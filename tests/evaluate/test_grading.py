@@ -12,8 +12,22 @@ from evaluate.grading import AnswerType, grade, invalid_reference
 from evaluate.schema import Outcome
 
 OPTIONS = "Options:\n(A) 6pm to 9pm\n(B) 7am to 11am"
-REFERENCES = {"integer": "33", "option": "(A)", "label": "Uncertain", "span": "Apple Corps"}
-RIGHT = {"integer": r"\boxed{33}", "option": "(A)", "label": "Unknown.", "span": "apple corps"}
+REFERENCES = {
+    "integer": "33",
+    "number": "3.5",
+    "expression": r"\frac{1}{2}",
+    "option": "(A)",
+    "label": "Uncertain",
+    "span": "Apple Corps",
+}
+RIGHT = {
+    "integer": r"\boxed{33}",
+    "number": "#### 3.5",
+    "expression": r"\boxed{\dfrac12}",
+    "option": "(A)",
+    "label": "Unknown.",
+    "span": "apple corps",
+}
 
 
 @pytest.mark.parametrize("answer_type", AnswerType)
