@@ -29,7 +29,7 @@ from sweep.known_models import find_shapes
 from sweep.leases import Slot, TrialProgress
 from sweep.serving import end_engine
 from sweep.space import TrialConfig, checkpoint_format
-from sweep.store import base_fingerprint, checkpoint_folder, is_whole, locked
+from sweep.store import base_fingerprint, checkpoint_folder, is_whole, locked, read_json
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,10 @@ def _start_actor(num_gpus: int) -> Any:
     return ray.remote(CompressActor).options(**options).remote()
 
 
-def compress_jobs(study: StudyConfig, config: TrialConfig, siblings: Sequence[TrialConfig]) -> list[CompressJob]:
-    """The trial's job first, then those of the other trials of the same base model."""
-    model = resolve_model(config.model)
+def compress_jobs(
+    study: StudyConfig, config: TrialConfig, siblings: Sequence[TrialConfig], model: Path
+) -> list[CompressJob]:
+    """The trial's job first, then those of the other trials of the same base model, whose folder is `model`."""
     base = base_fingerprint(study.store, model)
     linear = linear_shapes(find_shapes(config.model) or {})
     jobs = []
@@ -150,18 +151,40 @@ def compress_jobs(study: StudyConfig, config: TrialConfig, siblings: Sequence[Tr
     return jobs
 
 
-def resolve_model(model: ModelConfig) -> Path:
-    """The base model's folder; one on the Hub is downloaded, or found in the cache."""
+def fetch_model(model: ModelConfig) -> Path:
+    """The base model's folder; one on the Hub is downloaded as far as it is not here. Raises CompressionFailed."""
     if model.path is not None:
         return model.path
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
     try:
-        return Path(snapshot_download(str(model.hub), revision=model.revision, allow_patterns=patterns))
+        return _snapshot(model, local_files_only=False)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CompressionFailed(f"{model.hub} could not be fetched from the Hub: {error}") from error
+
+
+def find_model(model: ModelConfig) -> Path | None:
+    """The base model's folder where it is whole on this machine; nothing is asked of the Hub."""
+    if model.path is not None:
+        return model.path
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = _snapshot(model, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    index = read_json(folder / "model.safetensors.index.json") or {"weight_map": {"": "model.safetensors"}}
+    return folder if all((folder / name).exists() for name in index["weight_map"].values()) else None
+
+
+def _snapshot(model: ModelConfig, *, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    found = snapshot_download(
+        str(model.hub), revision=model.revision, allow_patterns=patterns, local_files_only=local_files_only
+    )
+    return Path(found)
 
 
 def calibration_of(study: StudyConfig) -> Calibration:

@@ -23,14 +23,14 @@ from rich.console import Console
 
 from sweep.cluster import start_cluster
 from sweep.config import RUNTIME_KEYS, StudyConfig
-from sweep.errors import StudyExists, StudyLocked
+from sweep.errors import EvaluationFailed, StudyExists, StudyLocked
 from sweep.leases import start_pool
 from sweep.objectives import TrialState, make_table, trial_metrics
 from sweep.plan import Plan, make_plan
 from sweep.progress import Progress, show_progress
 from sweep.report import find_study, print_result, study_results
-from sweep.results import load_result
-from sweep.search import TRIAL, Phase, find_trial, make_phases
+from sweep.results import TrialResult, load_result
+from sweep.search import SAMPLERS, TRIAL, Phase, find_trial, make_phases
 from sweep.serving import end_application
 from sweep.space import TrialConfig, grid, random_trials
 from sweep.store import StudyFolder, locked, read_json, read_proposals, study_folder, write_json
@@ -152,12 +152,24 @@ def _trainable(config: dict[str, Any], context: StudyContext) -> None:
     if known is not None and known["launch"] == context.launch:  # a retry is for lost nodes only
         raise RuntimeError(known["cause"])
     try:
-        result = run_trial(trial, context)
+        metrics = _told(context.study, run_trial(trial, context))
     except Exception as error:
         write_json(record, {"launch": context.launch, "kind": type(error).__name__, "cause": str(error)})
         raise
     record.unlink(missing_ok=True)
-    tune.report(trial_metrics(context.study, result))
+    tune.report(metrics)
+
+
+def _told(study: StudyConfig, result: TrialResult) -> dict[str, float]:
+    """What the search is told of a trial. Raises EvaluationFailed where a sampler would wait for an objective."""
+    metrics = trial_metrics(study, result)
+    lacking = [name for name in study.objectives if name not in metrics]
+    if lacking and study.search.algorithm in SAMPLERS:
+        raise EvaluationFailed(
+            f"{result.config.name}: its answers give no {', '.join(lacking)}, which the search minimizes or maximizes"
+            + (f"; ask at least {3 * study.concurrency} questions" if "usd_per_1k_questions" in lacking else "")
+        )
+    return metrics
 
 
 class _Watcher(tune.Callback):
@@ -177,9 +189,9 @@ class _Watcher(tune.Callback):
         if params and trial.trial_id not in self._noted:  # a retry starts the same trial again
             self._noted.add(trial.trial_id)
             with self._context.folder.proposals.open("a", encoding="utf-8") as file:
-                file.write(
-                    json.dumps({"launch": self._context.launch, "trial": trial.config[TRIAL], "params": params}) + "\n"
-                )
+                # The newline comes first: a line that a kill left torn then spoils no other.
+                entry = {"launch": self._context.launch, "trial": trial.config[TRIAL], "params": params}
+                file.write("\n" + json.dumps(entry))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         context, progress = self._context, self._progress

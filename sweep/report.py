@@ -196,6 +196,9 @@ def render_front(study: StudyConfig, table: Table) -> Text:
     for row in reversed(front) if direction == "max" else front:
         values = ", ".join(f"{name} {row.metrics[name]:.4g}" for name in study.objectives)
         lines.append(f"  ★ {row.trial.name}: {values}")
+    for name in study.objectives:
+        if without := [row.trial.name for row in table.rows if name not in row.metrics]:
+            lines.append(f"  off the front for want of {name}: {', '.join(without)}")
     return Text("\n".join(lines) + "\n")
 
 

@@ -13,7 +13,7 @@ from evaluate.benchmarks import Benchmark, load_benchmark
 from evaluate.runner import make_requests, make_spec, pending_requests
 from evaluate.schema import Answer, Endpoint, Prompting, Sampling
 from evaluate.store import place_of, read_answers
-from sweep.compression import compress_jobs, resolve_model
+from sweep.compression import compress_jobs, find_model
 from sweep.config import BenchmarkConfig, StudyConfig
 from sweep.space import TrialConfig
 from sweep.store import base_fingerprint, content_key, file_name, is_whole, read_json
@@ -77,9 +77,12 @@ def load_result(study: StudyConfig, config: TrialConfig) -> TrialResult | None:
 
 def load_checkpoint(study: StudyConfig, config: TrialConfig) -> CheckpointFacts | None:
     """Facts of a finished checkpoint, or of the base model itself for a baseline; None while it is not made."""
+    model = find_model(config.model)
+    if model is None:
+        return None
     if config.scheme is None:
-        return _base_facts(study.store, resolve_model(config.model))
-    folder = compress_jobs(study, config, ())[0].out
+        return _base_facts(study.store, model)
+    folder = compress_jobs(study, config, (), model)[0].out
     report = load_report(folder) if is_whole(folder) else None
     if report is None:
         return None
@@ -120,10 +123,12 @@ def trial_seeds(study: StudyConfig, config: TrialConfig) -> Sequence[int]:
 
 
 def answers_folder(study: StudyConfig, checkpoint: CheckpointFacts, seed: int) -> Path:
-    """Keyed by weights, engine arguments and sampling; questions are keyed line by line inside."""
+    """Keyed by weights, engine arguments, sampling and where questions come from; each is keyed by itself inside."""
     content = {
         "settings": evaluation_settings(study, checkpoint),
         "sampling": asdict(sampling_of(study, seed)),
+        # A generator's version or a file's checksum ends the source: not the number of questions, which may grow.
+        "questions": {benchmark.name: benchmark.source.split()[-1] for benchmark in load_benchmarks(study)},
         "name": checkpoint.served_name,
     }
     name = checkpoint.folder.name.rsplit(".", 1)[0] if "." in checkpoint.folder.name else checkpoint.folder.name

@@ -11,6 +11,7 @@ from ray import tune
 from sweep.config import StudyConfig
 from sweep.space import TrialConfig, baselines, grid, random_trials, suggest
 
+SAMPLERS = {"tpe": "TPESampler", "nsga2": "NSGAIISampler"}  # search.algorithm: Optuna's sampler
 TRIAL = "trial"  # the key of Tune's config that names the trial
 
 
@@ -63,14 +64,13 @@ def _optuna(study: StudyConfig, algorithm: str, proposals: Sequence[dict[str, An
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    samplers: dict[str, Any] = {"tpe": optuna.samplers.TPESampler, "nsga2": optuna.samplers.NSGAIISampler}
-
+    sampler = getattr(optuna.samplers, SAMPLERS[algorithm])
     return OptunaSearch(
         space=_Proposer(study),
         metric=list(study.objectives),
         mode=list(study.objectives.values()),
         # With the same seed the first new proposals would be those that are asked again.
-        sampler=samplers[algorithm](seed=study.seed + len(proposals)),
+        sampler=sampler(seed=study.seed + len(proposals)),
         points_to_evaluate=[dict(params) for params in proposals] or None,
     )
 

@@ -23,7 +23,7 @@ from sweep.config import StudyConfig
 from sweep.known_models import find_config
 from sweep.objectives import Row, Table, make_row
 from sweep.plan import Plan
-from sweep.results import TrialResult, load_result
+from sweep.results import CheckpointFacts, TrialResult, load_result
 from sweep.space import TrialConfig
 
 EXPERIMENT = "lrm-sweep"
@@ -69,8 +69,11 @@ class Tracker:
         self._end(run, "FINISHED", timing)
 
     def log_failure(self, trial: TrialConfig, cause: str) -> None:
-        """One failed child run, with its cause and no metric."""
+        """One failed child run, with its params, its cause and no metric."""
+        from mlflow.entities import Param
+
         run = self._child(trial, {})
+        self._client.log_batch(run, params=[Param(name, str(value)) for name, value in _params(trial, None).items()])
         self._client.set_tag(run, STATE_TAG, "failed")
         self._client.set_tag(run, "cause", cause[:5000])
         self._end(run, "FAILED", {})
@@ -151,7 +154,7 @@ class Tracker:
         found = {name: value for name, value in {**row.metrics, **extra, **seconds}.items() if value is not None}
         now = int(1000 * time.time())
         metrics = [Metric(name, value, now, 0) for name, value in found.items()]
-        params = [Param(name, str(value)) for name, value in _params(result).items()]
+        params = [Param(name, str(value)) for name, value in _params(result.config, result.checkpoint).items()]
         self._client.log_batch(run, metrics=metrics, params=params)
 
     def _log_json(self, run: str, name: str, content: Any) -> None:
@@ -170,21 +173,21 @@ def open_ui() -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _params(result: TrialResult) -> dict[str, Any]:
-    """The same keys in every trial, numbers as numbers."""
-    scheme, checkpoint = result.config.scheme, result.checkpoint
+def _params(trial: TrialConfig, checkpoint: CheckpointFacts | None) -> dict[str, Any]:
+    """The same keys in every trial, numbers as numbers; a trial that failed may have no checkpoint."""
+    scheme = trial.scheme
     has_bits = scheme is not None and scheme.num_bits is not None
     return {
-        "model": result.config.model.name,
-        "family": (find_config(result.config.model) or {}).get("model_type", "unknown"),
+        "model": trial.model.name,
+        "family": (find_config(trial.model) or {}).get("model_type", "unknown"),
         "method": str(scheme.method) if scheme else "baseline",
-        "format": checkpoint.format,
+        "format": checkpoint.format if checkpoint else "none",
         "pattern": f"{scheme.pattern[0]}:{scheme.pattern[1]}" if scheme and scheme.pattern else "none",
         "num_bits": scheme.num_bits if scheme and has_bits else 16,
         "sparsity": scheme.sparsity if scheme else 0.0,
         "group_size": (scheme.group_size or -1) if scheme and has_bits else 0,
         "symmetric": scheme.symmetric if scheme else True,
-        "num_parameters": checkpoint.num_parameters,
+        "num_parameters": checkpoint.num_parameters if checkpoint else 0,
     }
 
 

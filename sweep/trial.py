@@ -17,7 +17,7 @@ from evaluate.errors import EvaluateError
 from evaluate.runner import run_benchmarks
 from evaluate.schema import Answer, Endpoint, Outcome
 from evaluate.store import read_answers
-from sweep.compression import compress_ahead, compress_jobs, fits_beside_engine, make_checkpoint
+from sweep.compression import compress_ahead, compress_jobs, fetch_model, fits_beside_engine, make_checkpoint
 from sweep.config import StudyConfig
 from sweep.errors import CompressionFailed, EngineFailed, EvaluationFailed, TrialError
 from sweep.leases import Slot, TrialProgress, lease
@@ -95,7 +95,7 @@ def _checkpoint(config: TrialConfig, context: StudyContext, slot: Slot) -> Check
     that the engine then stays.
     """
     study = context.study
-    jobs = compress_jobs(study, config, context.siblings)
+    jobs = compress_jobs(study, config, context.siblings, fetch_model(config.model))
     if config.scheme is not None:
         make_checkpoint(jobs, slot, study)
     elif jobs and fits_beside_engine(study):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from compress.pipeline import compress_model
-from sweep.compression import compress_jobs
+from sweep.compression import compress_jobs, fetch_model
 from sweep.config import load_study
 from sweep.space import grid
 from tests.integration.conftest import MODEL, STUDY
@@ -64,7 +64,7 @@ def damaged(folder: Path, finished: Ended) -> Ended:
     space = "space=[{method: rtn, num_bits: [8, 4], group_size: 64}, {method: magnitude, sparsity: 0.4}]"
     study = load_study(folder / "study.yaml", ["study=damaged", space, f"store={folder / 'mlruns/store'}"])
     trial = next(trial for trial in grid(study) if trial.name == DAMAGED)
-    job = compress_jobs(study, trial, ())[0]
+    job = compress_jobs(study, trial, (), fetch_model(trial.model))[0]
     compress_model(job.model, job.out, job.scheme, job.calibration, format=job.format, platform=job.platform)
     content = bytearray((job.out / "model.safetensors").read_bytes())
     content[-1] ^= 1

@@ -14,7 +14,7 @@ from evaluate.grading import GRADER_VERSION
 from evaluate.runner import make_requests, make_spec, pending_requests
 from evaluate.schema import Answer, Endpoint, Outcome, Problem, Prompting
 from evaluate.store import AnswerStore
-from sweep.compression import CompressActor, compress_jobs
+from sweep.compression import CompressActor, compress_jobs, fetch_model
 from sweep.config import StudyConfig
 from sweep.results import (
     TrialResult,
@@ -78,7 +78,7 @@ def save_weights(folder: Path, seed: int = 0) -> None:
 def store_checkpoint(study: StudyConfig, trial: TrialConfig) -> None:
     """Compress as the actor does, in this process."""
     if trial.scheme is not None:
-        CompressActor().compress(compress_jobs(study, trial, ()))
+        CompressActor().compress(compress_jobs(study, trial, (), fetch_model(trial.model)))
 
 
 def knows(correct: int | Mapping[str, int], *, tokens: int = 100, cut: int = 0) -> Respond:

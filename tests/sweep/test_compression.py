@@ -24,9 +24,10 @@ from sweep.compression import (
     calibration_of,
     compress_ahead,
     compress_jobs,
+    fetch_model,
+    find_model,
     fits_beside_engine,
     make_checkpoint,
-    resolve_model,
 )
 from sweep.config import ModelConfig, StudyConfig
 from sweep.errors import CompressionFailed
@@ -44,7 +45,8 @@ SMALL = {"source": "tasks", "num_samples": 4, "max_seq_length": 64}
 
 
 def jobs_of(study: StudyConfig, name: str = "alpha/rtn-w8-g64-sym") -> list[CompressJob]:
-    return compress_jobs(study, find(study, name), grid(study))
+    trial = find(study, name)
+    return compress_jobs(study, trial, grid(study), fetch_model(trial.model))
 
 
 @pytest.fixture
@@ -180,17 +182,20 @@ def test_a_hub_model_is_found_in_the_cache_and_keeps_its_name(workdir: Path, mon
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(workdir / "no-cache"))
     study = make_study(models=[{"hub": "owner/small"}])
     with pytest.raises(CompressionFailed, match="owner/small could not be fetched from the Hub"):
-        resolve_model(study.models[0])
+        fetch_model(study.models[0])
+    assert find_model(study.models[0]) is None
     folder = snapshot(workdir / "no-cache")
     (folder / "config.json").write_text((workdir / "models" / "alpha" / "config.json").read_text())
+    assert find_model(study.models[0]) is None, "half a download is no model"
     save_weights(folder)
-    assert resolve_model(study.models[0]) == folder
+    assert find_model(study.models[0]) == fetch_model(study.models[0]) == folder
     out = jobs_of(study, "small/rtn-w8-g64-sym")[0].out
     assert out.name.startswith("small.rtn-w8-g64-sym.")
 
 
 def test_a_local_model_is_its_folder(workdir: Path) -> None:
-    assert resolve_model(ModelConfig(path=Path("models/alpha"))) == workdir / "models" / "alpha"
+    model = ModelConfig(path=Path("models/alpha"))
+    assert find_model(model) == fetch_model(model) == workdir / "models" / "alpha"
 
 
 @pytest.fixture

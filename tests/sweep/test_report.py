@@ -20,6 +20,7 @@ from sweep.objectives import Difference, Table, make_table
 from sweep.report import (
     TABLE_WIDTH,
     find_study,
+    render_front,
     render_noise,
     render_table,
     render_times,
@@ -287,6 +288,14 @@ def test_prices_have_a_column() -> None:
         words(line) for line in draw(study, make_table(study, study_results(study, study_folder("small")))).splitlines()
     ]
     assert [row[-1] for row in rows if len(row) > 1] == ["USD/1k q", "0.2000", "-"]
+
+
+def test_a_trial_without_an_objective_is_named_below_the_front() -> None:
+    objectives = {"accuracy": "max", "usd_per_1k_questions": "min"}
+    study = store_study(objectives=objectives, usd_per_hour=36, usd_per_hour_date="2026-11-01")
+    store_trial(study, "beta/baseline", knows(8))
+    table = make_table(study, study_results(study, study_folder("small")))
+    assert "off the front for want of usd_per_1k_questions: beta/baseline" in render_front(study, table).plain
 
 
 def test_no_cell_of_a_wide_table_is_cut() -> None:

@@ -14,10 +14,12 @@ from optuna.trial import TrialState
 from ray import tune
 
 from sweep.config import StudyConfig
+from sweep.errors import EvaluationFailed
+from sweep.launch import _told as told
 from sweep.search import TRIAL, Phase, find_trial, make_phases
 from sweep.space import baselines, grid, random_trials
 from tests.sweep.actors import answer_from_table, values_of
-from tests.sweep.studies import make_study
+from tests.sweep.studies import knows, make_study, store_trial
 
 NUM_TRIALS = 12  # of a grid of ten: some draw comes again
 TABLE_OBJECTIVES = {"accuracy": "max", "tokens_per_question": "min", "effective_bits": "min"}
@@ -155,3 +157,14 @@ def test_optuna_is_told_values_and_failures(algorithm: str, tmp_path: Path) -> N
     assert len(set(ended.complete)) < len(ended.complete)  # a repeat is a trial, answered again
     directions = [direction.name for direction in searcher._ot_study.directions]
     assert directions == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_search_is_told_every_objective_or_that_the_trial_failed() -> None:
+    price = {"usd_per_hour": 36, "usd_per_hour_date": "2026-11-01"}
+    objectives = {"accuracy": "max", "usd_per_1k_questions": "min"}
+    study = make_study(objectives=objectives, **price)
+    result = store_trial(study, "alpha/baseline", knows(8))
+    assert "accuracy" in told(study, result)
+    with pytest.raises(EvaluationFailed, match=r"baseline: .* no usd_per_1k_questions, .* at least 192 q"):
+        told(searched("tpe", objectives=objectives, **price), result)

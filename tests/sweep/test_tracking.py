@@ -273,6 +273,7 @@ def test_a_failed_trial_has_its_cause_and_no_score() -> None:
     failed = children()["alpha/rtn-w2-g64-sym"]
     assert failed.info.status == "FAILED"
     assert failed.data.metrics == {}
+    assert (failed.data.params["num_bits"], failed.data.params["method"]) == ("2", "rtn")
     assert failed.data.tags["sweep.state"] == "failed"
     assert failed.data.tags["cause"].startswith("the engine did not start")
     assert "sweep.on_front" not in failed.data.tags
