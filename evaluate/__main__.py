@@ -11,12 +11,15 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from evaluate.benchmarks import BENCHMARKS, Benchmark, find_spec, load_benchmark
 from evaluate.errors import BadInput, EvaluateError, nearest
 from evaluate.metrics import BenchmarkSummary
 from evaluate.schema import DEFAULT_STALL_TIMEOUT_S, Endpoint, Prompting, Sampling
+
+if TYPE_CHECKING:
+    from evaluate.rendering import Renderer
 
 DEFAULT_NUM_GENERATED = 100
 
@@ -148,6 +151,19 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
         " of life; no limit to a thought; 0 waits for ever (default %(default)g)",
     )
     add(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="the model's folder: prompts are rendered here and sent as token ids to /v1/completions, max-tokens is cut"
+        " to the room left, thinking is counted where the server does not",
+    )
+    add(
+        "--max-model-len",
+        type=_number(int, 1, 10**8),
+        metavar="N",
+        help="the context's length for the room left (default: what the server says); needs --tokenizer",
+    )
+    add(
         "--prompting",
         type=_prompting,
         default=Prompting.CHAT,
@@ -238,6 +254,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 concurrency=arguments.concurrency,
                 settings=dict(arguments.setting),
                 stall_timeout_s=arguments.stall_timeout,
+                renderer=_renderer(arguments),
+                max_model_len=arguments.max_model_len,
                 on_answer=progress.count,
             )
         )
@@ -245,6 +263,16 @@ def _run(arguments: argparse.Namespace) -> int:
     if summary.num_errors:
         print(f"{summary.num_errors} requests failed, see `error` in {arguments.output}/answers.jsonl", file=sys.stderr)
     return 1 if summary.num_errors else 0
+
+
+def _renderer(arguments: argparse.Namespace) -> "Renderer | None":
+    if arguments.tokenizer is None:
+        if arguments.max_model_len is not None:
+            raise BadInput("--max-model-len: needs --tokenizer DIR, which counts a prompt's tokens")
+        return None
+    from evaluate.rendering import Renderer
+
+    return Renderer(arguments.tokenizer)
 
 
 def _load(names: Sequence[str], num_problems: int | None, skip_problems: int) -> list[Benchmark]:

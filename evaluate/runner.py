@@ -8,37 +8,22 @@ benchmarks -> requests (problem x sample, each with its seed and key)
 """
 
 import asyncio
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluate.benchmarks import Benchmark
 from evaluate.grading import GRADER_VERSION
 from evaluate.metrics import BenchmarkSummary, summarize
-from evaluate.prompting import make_prompt
 from evaluate.replies import Reply
-from evaluate.schema import (
-    DEFAULT_STALL_TIMEOUT_S,
-    Answer,
-    Endpoint,
-    Grade,
-    Kind,
-    Outcome,
-    Problem,
-    Prompt,
-    Prompting,
-    Sampling,
-)
-from evaluate.store import SUMMARY, AnswerStore, Place, check_answers, check_spec, place_of, read_answers, write_json
+from evaluate.schema import DEFAULT_STALL_TIMEOUT_S, Answer, Endpoint, Grade, Kind, Outcome, Prompting, Sampling
+from evaluate.spec import NO_SETTINGS, Request, make_requests, make_spec, pending_requests
+from evaluate.store import SUMMARY, AnswerStore, check_spec, place_of, read_answers, write_json
 
 if TYPE_CHECKING:
     from evaluate.client import Client, RetryPolicy
-
-NO_SETTINGS: Mapping[str, object] = {}
-REQUEST_VERSION = "1"  # raised whenever the same spec and problem would be asked otherwise
+    from evaluate.rendering import Renderer
 
 
 @dataclass(frozen=True)
@@ -55,22 +40,6 @@ class RunSummary:
         return {**asdict(self), "benchmarks": {b.name: asdict(b) for b in self.benchmarks}}
 
 
-@dataclass(frozen=True)
-class Request:
-    """One question to be asked once. seed: its own, a hash of the run's seed and its place; key: see Answer."""
-
-    benchmark: Benchmark
-    problem: Problem
-    prompt: Prompt
-    sample: int
-    seed: int
-    key: str
-
-    @property
-    def place(self) -> Place:
-        return self.benchmark.name, self.problem.problem_id, self.sample
-
-
 async def run_benchmarks(
     endpoint: Endpoint,
     benchmarks: Sequence[Benchmark],
@@ -83,15 +52,19 @@ async def run_benchmarks(
     settings: Mapping[str, object] = NO_SETTINGS,
     retry: "RetryPolicy | None" = None,
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
+    renderer: "Renderer | None" = None,
+    max_model_len: int | None = None,
 ) -> RunSummary:
     """Asks what `output` does not hold yet, then summarizes; all benchmarks share one pool of `concurrency` workers.
 
     settings: whatever else determines the answers (weights, engine arguments), JSON values; part of the spec.
+    renderer: of the model's tokenizer; prompts are then sent as token ids, and max_tokens is cut to the room left in
+    `max_model_len` tokens, by default what the server says of its model.
     on_answer: called with each new answer once it is on disk.
     Raises BadInput (the folder holds answers to something else), EndpointUnavailable, ModelNotServed.
     """
-    spec = make_spec(endpoint, benchmarks, sampling, prompting, settings)
-    requests = list(make_requests(benchmarks, sampling, spec))
+    spec = make_spec(endpoint, benchmarks, sampling, prompting, settings, renderer)
+    requests = list(make_requests(benchmarks, sampling, spec, renderer))
     check_spec(output, spec)
     if pending_requests(requests, output, again=Answer.is_to_be_asked_again):
         from evaluate.client import Client  # aiohttp takes a third of a second to import
@@ -99,10 +72,11 @@ async def run_benchmarks(
         async with Client(
             endpoint, sampling, prompting, concurrency=concurrency, retry=retry, stall_timeout_s=stall_timeout_s
         ) as client:
-            await client.check_model()
+            served_model_len = await client.check_model()
+            asker = _asker(client, sampling, renderer, max_model_len or served_model_len)
             with AnswerStore(output, spec) as store:
                 pending = pending_requests(requests, output, again=Answer.is_to_be_asked_again)
-                await _ask_all(client, pending, concurrency, _recorder(store, on_answer))
+                await _ask_all(asker, pending, concurrency, _recorder(store, on_answer))
     summary = summarize_run(endpoint.model, benchmarks, requests, read_answers(output))
     write_json(output / SUMMARY, summary.to_json())
     return summary
@@ -125,70 +99,6 @@ async def run_benchmark(
     return summary.benchmarks[0]
 
 
-def make_spec(
-    endpoint: Endpoint,
-    benchmarks: Sequence[Benchmark],
-    sampling: Sampling,
-    prompting: Prompting,
-    settings: Mapping[str, object],
-) -> dict[str, Any]:
-    """Returns what determines the answers of a folder; the endpoint's URL does not, nor does the concurrency."""
-    described = {
-        b.name: {
-            "grader": GRADER_VERSION,
-            "fingerprint": b.fingerprint,
-            "num_problems": len(b.problems),
-            "source": b.source,
-            "license": b.license,
-        }
-        for b in benchmarks
-    }
-    return {
-        "model": endpoint.model,
-        "prompting": prompting.value,
-        "sampling": asdict(sampling),
-        "settings": dict(settings),
-        "benchmarks": described,
-    }
-
-
-def make_requests(benchmarks: Sequence[Benchmark], sampling: Sampling, spec: Mapping[str, Any]) -> Iterator[Request]:
-    """Yields one request per benchmark, problem and sample; the same arguments give the same seeds and keys."""
-    shared = _shared(spec)
-    for benchmark in benchmarks:
-        for problem in benchmark.problems:
-            prompt = make_prompt(Prompting(spec["prompting"]), benchmark.name, problem)
-            for sample in range(sampling.num_completions):
-                seed = _hash([sampling.seed, benchmark.name, problem.problem_id, sample]) % 2**31
-                content = [shared, REQUEST_VERSION, prompt, problem.reference, problem.options, seed]
-                yield Request(benchmark, problem, prompt, sample, seed, f"{_hash(content):016x}")
-
-
-def answers_key(benchmarks: Sequence[Benchmark], spec: Mapping[str, Any]) -> str:
-    """Returns the name of a folder that every run with these answers in common may share, 16 hexadecimal digits.
-
-    It stands for model, prompting, sampling, settings and, per benchmark, the file's checksum (or the generator's
-    version) and the way it is asked; not for how many of its problems are taken, so a folder can be widened.
-    """
-    prompting = Prompting(spec["prompting"])
-    asked = {
-        b.name: [b.source.rpartition("sha256:")[2], make_prompt(prompting, b.name, b.problems[0])] for b in benchmarks
-    }
-    return f"{_hash([_shared(spec), REQUEST_VERSION, asked]):016x}"
-
-
-def pending_requests(
-    requests: Sequence[Request], output: Path, *, again: Callable[[Answer], bool] = Answer.has_failed
-) -> list[Request]:
-    """Returns the requests that `output` holds no answer to, or one that is to be asked `again`: a failed one, or
-    for a run that asks anyway an empty one too. Raises BadInput for answers to other requests or of other graders.
-    """
-    answers = read_answers(output)
-    check_answers(output, answers, {r.place: r.key for r in requests}, GRADER_VERSION)
-    finished = {place_of(a) for a in answers if not again(a)}
-    return [r for r in requests if r.place not in finished]
-
-
 def summarize_run(
     model: str, benchmarks: Sequence[Benchmark], requests: Sequence[Request], answers: Sequence[Answer]
 ) -> RunSummary:
@@ -205,16 +115,35 @@ def summarize_run(
     )
 
 
+def _asker(
+    client: "Client", sampling: Sampling, renderer: "Renderer | None", max_model_len: int | None
+) -> Callable[[Request], Awaitable[Reply]]:
+    """Asks one request, with no more tokens than there is room for where that is known."""
+
+    async def ask(request: Request) -> Reply:
+        prompt = request.prompt
+        if renderer is None or isinstance(prompt, str):
+            return await client.complete(prompt, request.seed)
+        room = sampling.max_tokens if max_model_len is None else max_model_len - len(prompt)
+        if room < 1:
+            return Reply(error=f"the prompt's {len(prompt)} tokens leave no room in a context of {max_model_len}")
+        return renderer.count(await client.complete(prompt, request.seed, min(sampling.max_tokens, room)), prompt)
+
+    return ask
+
+
 async def _ask_all(
-    client: "Client", pending: Sequence[Request], concurrency: int, record: Callable[[Answer], None]
+    ask: Callable[[Request], Awaitable[Reply]],
+    pending: Sequence[Request],
+    concurrency: int,
+    record: Callable[[Answer], None],
 ) -> None:
     """Works the requests off with a bounded pool; the first exception stops all workers."""
     queue = iter(pending)
 
     async def work() -> None:
         for request in queue:
-            reply = await client.complete(request.prompt, request.seed)
-            record(_answer(request, reply))
+            record(_answer(request, await ask(request)))
 
     workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(pending)))]
     try:
@@ -266,13 +195,3 @@ def _answer(request: Request, reply: Reply) -> Answer:
         lenient=grade.lenient,
         lenient_rule=grade.lenient_rule,
     )
-
-
-def _shared(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a spec holds for all benchmarks."""
-    return {name: value for name, value in spec.items() if name != "benchmarks"}
-
-
-def _hash(content: object) -> int:
-    """A stable 64-bit hash of a JSON value."""
-    return int.from_bytes(blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).digest(), "big")

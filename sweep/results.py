@@ -10,8 +10,8 @@ from pathlib import Path
 from compress.report import load_report
 from compress.size import count_parameters, measured_size, read_header, weight_files
 from evaluate.benchmarks import Benchmark, load_benchmark
-from evaluate.runner import make_requests, make_spec, pending_requests
 from evaluate.schema import Answer, Endpoint, Prompting, Sampling
+from evaluate.spec import make_requests, make_spec, pending_requests
 from evaluate.store import place_of, read_answers
 from sweep.compression import compress_jobs, find_model
 from sweep.config import BenchmarkConfig, StudyConfig

@@ -16,8 +16,9 @@ import pytest
 from evaluate.benchmarks import Benchmark, load_benchmark
 from evaluate.client import RetryPolicy
 from evaluate.errors import BadInput, EndpointUnavailable, ModelNotServed
-from evaluate.runner import RunSummary, answers_key, make_requests, make_spec, run_benchmark, run_benchmarks
+from evaluate.runner import RunSummary, run_benchmark, run_benchmarks
 from evaluate.schema import Answer, Endpoint, Outcome, Prompting, Sampling
+from evaluate.spec import answers_key, make_requests, make_spec
 from evaluate.store import read_answers
 from tests.evaluate.toy_server import MODEL, Reply, Server, completion
 
@@ -143,7 +144,7 @@ def test_answers_of_another_grader_are_not_taken(
 ) -> None:
     benchmark = benchmark_of(tmp_path / "a.jsonl", 2)
     run(server, tmp_path / "out", benchmark)
-    monkeypatch.setattr("evaluate.runner.GRADER_VERSION", "next")
+    monkeypatch.setattr("evaluate.spec.GRADER_VERSION", "next")
     with pytest.raises(BadInput, match=r"this one grades by version next; run `python -m evaluate regrade"):
         run(server, tmp_path / "out", benchmark)
     assert len(server.asked) == 2

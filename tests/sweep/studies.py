@@ -11,8 +11,8 @@ from typing import Any
 from compress.size import shapes_from_config
 from evaluate.benchmarks import Benchmark
 from evaluate.grading import GRADER_VERSION
-from evaluate.runner import make_requests, make_spec, pending_requests
 from evaluate.schema import Answer, Endpoint, Outcome, Problem, Prompting
+from evaluate.spec import make_requests, make_spec, pending_requests
 from evaluate.store import AnswerStore
 from sweep.compression import CompressActor, compress_jobs, fetch_model
 from sweep.config import StudyConfig
