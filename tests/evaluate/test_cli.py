@@ -99,7 +99,7 @@ class TestRun:
         assert "folio: 1 problems" in err and "CC BY-SA 4.0" in err
         lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
         assert len(lines) == 6
-        assert lines[0]["benchmark"] == "folio" and lines[0]["outcome"] == "correct"
+        assert [line["outcome"] for line in lines if line["benchmark"] == "folio"] == ["correct"]
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
         assert summary["benchmarks"]["folio"]["accuracy"] == 1.0
         assert summary["benchmarks"]["folio"]["think_share"] > 0
@@ -124,6 +124,9 @@ class TestRun:
             (["--benchmark", "aime=nowhere.jsonl"], "nowhere.jsonl: no such file"),
             (["--benchmark", "aimee"], "nearest is 'aime'"),
             (["--benchmark", "logic", "--benchmark", "logic"], "stands there twice"),
+            (["--benchmark", "logic", "--max-model-len", "99"], "--max-model-len: needs --tokenizer DIR"),
+            (["--benchmark", "logic", "--tokenizer", "nowhere"], "tokenizer nowhere: holds no tokenizer.json"),
+            (["--benchmark", "logic", "--endpoint", "localhost:1"], "must look like http://HOST:PORT/v1"),
             (["--benchmark", "logic", "--model", "other"], "serves no model 'other', but toy"),
             (
                 ["--benchmark", "logic", "--endpoint", "http://127.0.0.1:9/v1"],

@@ -2,9 +2,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from evaluate.errors import BadInput
 from evaluate.rendering import Renderer
@@ -30,9 +31,6 @@ def altered(tmp_path: Path) -> Callable[..., Renderer]:
         config = json.loads((folder / "tokenizer_config.json").read_text())
         (folder / "tokenizer_config.json").write_text(json.dumps({**config, **settings}))
         if adds_bos:
-            from tokenizers import Tokenizer
-            from tokenizers.processors import TemplateProcessing
-
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             bos = ("<|bos|>", tokenizer.token_to_id("<|bos|>"))
             tokenizer.post_processor = TemplateProcessing(single="<|bos|> $A", special_tokens=[bos])
@@ -43,8 +41,7 @@ def altered(tmp_path: Path) -> Callable[..., Renderer]:
 
 
 def ids_of(renderer: Renderer, text: str) -> tuple[int, ...]:
-    tokenizer: Any = renderer._tokenizer
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+    return tuple(Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode(text, add_special_tokens=False).ids)
 
 
 def test_chat_is_rendered_in_the_template_with_one_beginning(
@@ -65,6 +62,45 @@ def test_raw_text_begins_as_the_tokenizer_wants_and_never_twice(
     adding = altered(adds_bos=True)
     assert adding.render(prompting, QUESTION) == (bos, *plain)
     assert adding.render(prompting, f"<|bos|>{QUESTION}") == (bos, *plain)
+
+
+@pytest.mark.parametrize("adds_bos", [False, True])
+def test_the_configuration_decides_whether_raw_text_gets_a_beginning(
+    adds_bos: bool, renderer: Renderer, altered: Callable[..., Renderer]
+) -> None:
+    plain = ids_of(renderer, QUESTION)
+    (bos,) = ids_of(renderer, "<|bos|>")
+    configured = altered(adds_bos=not adds_bos, add_bos_token=adds_bos)
+    assert configured.render(Prompting.PAPER, QUESTION) == ((bos, *plain) if adds_bos else plain)
+
+
+TEMPLATE = """{%- if tools %}never{% endif -%}
+{{ bos_token }}
+{% for message in messages %}
+    {% if message['role'] != 'user' %}{{ raise_exception('users alone') }}{% endif %}
+<|user|>{{ message['content'] | trim }} {{ {"é": 1} | tojson }}{% break %}
+{% endfor %}
+{% if add_generation_prompt %}<|assistant|><think>
+{% endif %}"""
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE, [{"name": "default", "template": TEMPLATE}]])
+def test_ids_are_those_of_transformers(
+    template: object, altered: Callable[..., Renderer], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = {} if template is None else {"chat_template": template}
+    renderer = altered(bos_token={"content": "<|bos|>", "__type": "AddedToken"}, **settings)
+    other = transformers.AutoTokenizer.from_pretrained(tmp_path / "altered")
+    message = {"role": "user", "content": f" {QUESTION}\n"}
+    encoded = other.apply_chat_template([message], add_generation_prompt=True, return_dict=False)
+    assert renderer.render(Prompting.CHAT, message["content"]) == tuple(encoded)
+    assert renderer.render(Prompting.PAPER, QUESTION) == tuple(other.encode(QUESTION))
+
+
+def test_template_that_fails_is_told_in_one_line(altered: Callable[..., Renderer]) -> None:
+    with pytest.raises(BadInput, match=r"its chat template fails \(no chats\)"):
+        altered(chat_template="{{ raise_exception('no chats') }}").render(Prompting.CHAT, QUESTION)
 
 
 def test_what_the_server_left_out_is_counted(renderer: Renderer) -> None:
@@ -95,7 +131,7 @@ def test_other_files_are_another_tokenizer(renderer: Renderer, altered: Callable
 
 
 def test_folders_that_are_no_tokenizer_are_refused(tmp_path: Path, altered: Callable[..., Renderer]) -> None:
-    with pytest.raises(BadInput, match="holds none of tokenizer.json"):
+    with pytest.raises(BadInput, match=r"holds no tokenizer\.json"):
         Renderer(tmp_path)
     with pytest.raises(BadInput, match="has no chat template"):
         altered(chat_template=None).render(Prompting.CHAT, QUESTION)

@@ -16,6 +16,7 @@ import pytest
 from evaluate.benchmarks import Benchmark, load_benchmark
 from evaluate.client import RetryPolicy
 from evaluate.errors import BadInput, EndpointUnavailable, ModelNotServed
+from evaluate.rendering import Renderer
 from evaluate.runner import RunSummary, run_benchmark, run_benchmarks
 from evaluate.schema import Answer, Endpoint, Outcome, Prompting, Sampling
 from evaluate.spec import answers_key, make_requests, make_spec
@@ -283,6 +284,44 @@ def test_paper_prompts_are_sent_raw_and_their_thought_needs_no_opening(server: S
     assert [body["prompt"] for body in server.asked] == ["What is item 0?\n<think>\n"]
     assert server.paths == ["/v1/completions"]
     assert summary.accuracy == 1.0
+
+
+def test_with_a_tokenizer_ids_are_sent_and_max_tokens_is_cut_to_the_room_left(server: Server, tmp_path: Path) -> None:
+    server.models = Reply({"data": [{"id": MODEL, "max_model_len": 100}]})
+    server.answer = lambda body, n: Reply(
+        {"choices": [{"text": "<think>hm</think>\\boxed{1}", "finish_reason": "stop"}]}
+    )
+    benchmark = benchmark_of(tmp_path / "a.jsonl", 2)
+    renderer = Renderer(REPOSITORY / "models" / "pocket-llama-1m")
+    prompts = [renderer.render(Prompting.CHAT, problem.question) for problem in benchmark.problems]
+    summary = run(server, tmp_path / "out", benchmark, renderer=renderer)
+    room = 100 - len(prompts[0])
+    assert 0 < room < SAMPLING.max_tokens
+    assert {tuple(body["prompt"]): body["max_tokens"] for body in server.asked} == dict.fromkeys(prompts, room)
+    assert set(server.paths) == {"/v1/completions"}
+    for answer in read_answers(tmp_path / "out"):
+        assert (answer.max_tokens, answer.prompt_tokens, answer.outcome) == (room, len(prompts[0]), Outcome.CORRECT)
+        assert answer.think_tokens is not None and 0 < answer.think_tokens < (answer.completion_tokens or 0)
+    assert summary.benchmarks[0].accuracy == 1.0
+    with pytest.raises(BadInput, match="tokenizer"):
+        run(server, tmp_path / "out", benchmark)
+    run(server, tmp_path / "wide", benchmark, renderer=renderer, max_model_len=10**6)
+    assert {a.max_tokens for a in read_answers(tmp_path / "wide")} == {SAMPLING.max_tokens}
+    server.asked.clear()
+    full = run(server, tmp_path / "full", benchmark, renderer=renderer, max_model_len=len(prompts[0]))
+    assert full.num_errors == 2 and not server.asked
+    assert "leave no room" in str(read_answers(tmp_path / "full")[0].error)
+
+
+def test_without_a_tokenizer_what_needs_it_is_null(server: Server, tmp_path: Path) -> None:
+    server.models = Reply({"data": [{"id": MODEL, "max_model_len": 100}]})
+    server.answer = lambda body, n: Reply(
+        {"choices": [{"message": {"content": "<think>hm</think>\\boxed{1}"}, "finish_reason": "stop"}]}
+    )
+    run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl", 1))
+    (answer,) = read_answers(tmp_path / "out")
+    assert (answer.completion_tokens, answer.think_tokens, answer.prompt_tokens) == (None, None, None)
+    assert answer.max_tokens == SAMPLING.max_tokens
 
 
 def test_kill_at_random_moments_loses_nothing_and_asks_nothing_twice(server: Server, tmp_path: Path) -> None:
