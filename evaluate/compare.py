@@ -123,9 +123,13 @@ def _row(row: BenchmarkComparison) -> str:
     tokens = f"{ratio.ratio:.2f} ({ratio.low:.2f} - {ratio.high:.2f})" if ratio else "-"
     return (
         f"{row.name:<19}{d.num_problems:>5}{row.a.accuracy:>7.3f}{row.b.accuracy:>7.3f}{d.difference:>+8.3f}"
-        f"  {interval:<17}{f'+{d.flips_to_correct} -{d.flips_to_wrong}':>9}{d.p_value:>7.3f}{row.adjusted_p:>7.3f}"
+        f"  {interval:<17}{f'+{d.flips_to_correct} -{d.flips_to_wrong}':>9}{_p(d.p_value):>7}{_p(row.adjusted_p):>7}"
         f"{d.minimum_detectable:>7.3f}{row.non_inferior.value:>11}  {tokens:<20}{row.verdict.value}"
     )
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<.001"
 
 
 _LEGEND = """
