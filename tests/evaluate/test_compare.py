@@ -1,6 +1,6 @@
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,8 @@ from evaluate.compare import compare_folders
 from evaluate.errors import BadInput
 from evaluate.paired import Verdict
 from evaluate.schema import Answer, Outcome
-from tests.evaluate.made_answers import answers_of
+from tests.evaluate.made_answers import SPEC, answers_of, write_folder
 from tests.evaluate.toy_server import MODEL, Server, completion
-
-SPEC: dict[str, Any] = {
-    "model": "base",
-    "prompting": "chat",
-    "sampling": {"max_tokens": 100, "temperature": 0.6, "top_p": 0.95, "seed": 0, "num_completions": 1},
-    "settings": {"weights": "w1", "engine_kwargs": {"dtype": "bfloat16"}},
-    "benchmarks": {"logic": {"grader": "1", "fingerprint": "f", "num_problems": 20, "source": "s", "license": "l"}},
-}
-
-
-def write(folder: Path, answers: Sequence[Answer], spec: dict[str, Any] = SPEC) -> Path:
-    folder.mkdir()
-    (folder / "spec.json").write_text(json.dumps(spec))
-    (folder / "answers.jsonl").write_text("".join(json.dumps(asdict(a)) + "\n" for a in answers))
-    return folder
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
@@ -60,8 +45,8 @@ def test_two_runs_against_a_server(server: Server, tmp_path: Path, capsys: pytes
 
 
 def test_difference_is_b_minus_a_and_the_verdict_is_about_b(tmp_path: Path) -> None:
-    a = write(tmp_path / "a", answers_of([1] * 18 + [0] * 2))
-    b = write(tmp_path / "b", [replace(x, completion_tokens=30) for x in answers_of([1] * 6 + [0] * 14)])
+    a = write_folder(tmp_path / "a", answers_of([1] * 18 + [0] * 2))
+    b = write_folder(tmp_path / "b", [replace(x, completion_tokens=30) for x in answers_of([1] * 6 + [0] * 14)])
     row = compare_folders(a, b).benchmarks[0]
     assert (row.a.accuracy, row.b.accuracy, row.difference.difference) == pytest.approx((0.9, 0.3, -0.6))
     assert (row.difference.flips_to_wrong, row.verdict) == (12, Verdict.WORSE)
@@ -78,8 +63,8 @@ def test_every_benchmark_pays_for_the_others(tmp_path: Path) -> None:
         "temporal": answers_of([1] * 20),
         "arithmetic": answers_of([1] * 20),
     }
-    a = write(tmp_path / "a", [replace(x, benchmark=n) for n in names for x in answers_of([1] * 20)], spec)
-    b = write(tmp_path / "b", [replace(x, benchmark=n) for n in names for x in lost[n]], spec)
+    a = write_folder(tmp_path / "a", [replace(x, benchmark=n) for n in names for x in answers_of([1] * 20)], spec)
+    b = write_folder(tmp_path / "b", [replace(x, benchmark=n) for n in names for x in lost[n]], spec)
     row = compare_folders(a, b).benchmarks[0]
     assert (row.difference.p_value, row.adjusted_p) == pytest.approx((2 / 64, 6 / 64))
     assert row.verdict is Verdict.UNDECIDED
@@ -89,8 +74,8 @@ def test_what_may_differ_is_named(tmp_path: Path) -> None:
     spec = changed("model", "gptq")
     spec["settings"]["weights"], spec["sampling"]["seed"] = "w2", 1
     spec["benchmarks"]["logic"]["source"] = "elsewhere"
-    a = write(tmp_path / "a", answers_of([1] * 20))
-    b = write(tmp_path / "b", answers_of([1] * 19 + [None]), spec)
+    a = write_folder(tmp_path / "a", answers_of([1] * 20))
+    b = write_folder(tmp_path / "b", answers_of([1] * 19 + [None]), spec)
     found = compare_folders(a, b)
     assert [note.split(" ")[0] for note in found.notes[:3]] == ["model", "sampling.seed", "settings.weights"]
     assert "1 failed requests are left out" in found.notes[3]
@@ -111,7 +96,10 @@ def test_what_may_differ_is_named(tmp_path: Path) -> None:
 def test_specs_that_differ_are_refused_by_key(
     key: str, value: object, allow: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a, b = write(tmp_path / "a", answers_of([1] * 20)), write(tmp_path / "b", answers_of([1] * 20), changed(key, value))
+    a, b = (
+        write_folder(tmp_path / "a", answers_of([1] * 20)),
+        write_folder(tmp_path / "b", answers_of([1] * 20), changed(key, value)),
+    )
     assert main(["compare", str(a), str(b)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -143,7 +131,7 @@ def test_answers_that_differ_are_refused_by_key(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     answers = [replace(a, max_tokens=100) for a in answers_of([1] * 20)]
-    a, b = write(tmp_path / "a", answers), write(tmp_path / "b", change(answers))
+    a, b = write_folder(tmp_path / "a", answers), write_folder(tmp_path / "b", change(answers))
     assert main(["compare", str(a), str(b)]) == 2
     err = capsys.readouterr().err
     assert f"{key}: " in err and str(b / "answers.jsonl" if key != "samples" else "problem '0'") in err
@@ -153,21 +141,21 @@ def test_answers_that_differ_are_refused_by_key(
 
 def test_all_differences_are_named_at_once(tmp_path: Path) -> None:
     spec = changed("sampling.top_p", 1.0)
-    a, b = write(tmp_path / "a", answers_of([1] * 20)), write(tmp_path / "b", answers_of([1] * 18), spec)
+    a, b = write_folder(tmp_path / "a", answers_of([1] * 20)), write_folder(tmp_path / "b", answers_of([1] * 18), spec)
     with pytest.raises(BadInput, match=r"sampling\.top_p 0\.95 .* 1\.0 .*problems: logic has 2 of 20"):
         compare_folders(a, b, allowed=["prompting"])
 
 
 def test_what_is_no_folder_of_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a = write(tmp_path / "a", answers_of([1]))
+    a = write_folder(tmp_path / "a", answers_of([1]))
     assert main(["compare", str(a), str(tmp_path / "no")]) == 2
     assert f"{tmp_path / 'no' / 'spec.json'}: no such file" in capsys.readouterr().err
-    b = write(tmp_path / "b", [])
+    b = write_folder(tmp_path / "b", [])
     assert main(["compare", str(a), str(b)]) == 2
     assert "holds no answer" in capsys.readouterr().err
     (b / "spec.json").write_text("[]")
     assert main(["compare", str(a), str(b)]) == 2
     assert f"{b / 'spec.json'}: is no spec" in capsys.readouterr().err
-    c = write(tmp_path / "c", [replace(x, outcome=Outcome.ERROR) for x in answers_of([1])])
+    c = write_folder(tmp_path / "c", [replace(x, outcome=Outcome.ERROR) for x in answers_of([1])])
     assert main(["compare", str(a), str(c)]) == 2
     assert "no problem was answered in both" in capsys.readouterr().err
