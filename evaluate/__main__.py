@@ -1,5 +1,6 @@
 """The command line: `python -m evaluate run` asks a server, `python -m evaluate grade` grades completions at hand,
-`python -m evaluate compare` sets two folders of answers against each other, `python -m evaluate collapse` several.
+`python -m evaluate compare` sets two folders of answers against each other, `python -m evaluate collapse` several;
+`python -m evaluate cost` prices one.
 
 Exit codes: 0 done, 1 done but some requests failed, 2 bad input (one line on stderr says which), 130 interrupted.
 """
@@ -17,7 +18,7 @@ from evaluate.arguments import parse_arguments
 from evaluate.benchmarks import Benchmark, find_spec, load_benchmark
 from evaluate.errors import BadInput, EvaluateError
 from evaluate.metrics import BenchmarkSummary
-from evaluate.schema import Endpoint, Sampling
+from evaluate.schema import Answer, Endpoint, Sampling
 
 if TYPE_CHECKING:
     from evaluate.rendering import Renderer
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from evaluate.progress import Progress
     from evaluate.runner import run_benchmarks
+    from evaluate.throughput import Throughput, ThroughputMeter, read_joules
 
     benchmarks = _load(arguments.benchmark, arguments.num_problems, arguments.skip_problems)
     sampling = Sampling(
@@ -48,7 +50,14 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     num_answers = sum(len(b.problems) for b in benchmarks) * sampling.num_completions
     heads = [f"{b.name}: {len(b.problems)} problems, {b.source}, {b.license}" for b in benchmarks]
+    meter = ThroughputMeter(arguments.concurrency)
+    start_j = read_joules(arguments.energy_gpus) if arguments.energy_gpus else 0.0
     with Progress(num_answers, sys.stderr, heads) as progress:
+
+        def count(answer: Answer) -> None:
+            progress.count(answer)
+            meter.count(answer)
+
         summary = asyncio.run(
             run_benchmarks(
                 Endpoint(arguments.endpoint, arguments.model, arguments.api_key_env),
@@ -61,9 +70,12 @@ def _run(arguments: argparse.Namespace) -> int:
                 stall_timeout_s=arguments.stall_timeout,
                 renderer=_renderer(arguments),
                 max_model_len=arguments.max_model_len,
-                on_answer=progress.count,
+                on_answer=count,
             )
         )
+    is_measured = arguments.energy_gpus and meter.num_answers
+    joules = (read_joules(arguments.energy_gpus) - start_j) / meter.num_answers if is_measured else None
+    Throughput(meter.tokens_per_s(), arguments.concurrency, joules).write(arguments.output)
     print(json.dumps(summary.to_json(), indent=2) if arguments.json else _table(summary.benchmarks))
     if summary.num_errors:
         print(f"{summary.num_errors} requests failed, see `error` in {arguments.output}/answers.jsonl", file=sys.stderr)
@@ -143,6 +155,14 @@ def _collapse(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _cost(arguments: argparse.Namespace) -> int:
+    from evaluate.cost import print_costs
+
+    prices = arguments.usd_per_gpu_hour, arguments.num_gpus, arguments.tokens_per_s
+    print_costs(arguments.folder, *prices, sys.stdout, as_json=arguments.json)
+    return 0
+
+
 def _level(text: str, folder: Path) -> float:
     try:
         level = float(text)
@@ -158,6 +178,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "grade": _grade,
     "compare": _compare,
     "collapse": _collapse,
+    "cost": _cost,
 }
 
 if __name__ == "__main__":

@@ -51,6 +51,14 @@ A curve collapses where it first falls below --threshold, linear between levels.
 checks them."""
 
 
+_COST_EXAMPLES = """examples:
+  python -m evaluate cost answers/base --usd-per-gpu-hour 2.50 --num-gpus 2
+  python -m evaluate cost answers/base --usd-per-gpu-hour 2.50 --tokens-per-s 5200
+
+The throughput is what `run` measured while its queue was full, kept in DIR/throughput.json. Completion tokens alone
+are priced, wrong answers too: USD per correct answer is USD per question over accuracy."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses in one line, with the nearest option."""
 
@@ -67,8 +75,8 @@ class _Parser(argparse.ArgumentParser):
 def parse_arguments(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     """Parses a command line; `command` holds the command's name. Exits with code 2 and one line on a bad one."""
     parser = _Parser(prog="python -m evaluate", description=description, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(dest="command", metavar="{run,grade,compare,collapse}", required=True)
-    run, grade, compare, collapse = (
+    commands = parser.add_subparsers(dest="command", metavar="{run,grade,compare,collapse,cost}", required=True)
+    run, grade, compare, collapse, cost = (
         commands.add_parser(
             name,
             help=text,
@@ -82,6 +90,7 @@ def parse_arguments(argv: Sequence[str], description: str | None) -> argparse.Na
             ("grade", "grade completions from a file, one JSON object a line, without any model", _GRADE_EXAMPLES),
             ("compare", "set one folder of answers against another, problem by problem", _COMPARE_EXAMPLES),
             ("collapse", "tell where accuracy collapses as compression grows", _COLLAPSE_EXAMPLES),
+            ("cost", "price the answers of a folder, per 1,000 questions and per correct answer", _COST_EXAMPLES),
         )
     )
     _add_run_arguments(run)
@@ -90,6 +99,7 @@ def parse_arguments(argv: Sequence[str], description: str | None) -> argparse.Na
     grade.add_argument("--json", action="store_true", help="only the output lines on stdout, no closing count")
     _add_compare_arguments(compare)
     _add_collapse_arguments(collapse)
+    _add_cost_arguments(cost)
     return parser.parse_args(argv)
 
 
@@ -166,6 +176,13 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
         help="repeatable; whatever else decides the answers (weights=FINGERPRINT, dtype=bfloat16): other values in the"
         " same DIR are refused",
     )
+    add(
+        "--energy-gpus",
+        type=_gpus,
+        metavar="I[,I...]",
+        help="GPUs of this machine that serve the model, as nvidia-smi numbers them: their energy per question is kept"
+        " in DIR/throughput.json",
+    )
     add("--json", action="store_true", help="print summary.json on stdout instead of a table")
 
 
@@ -206,6 +223,21 @@ def _add_collapse_arguments(collapse: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object on stdout instead of a table")
 
 
+def _add_cost_arguments(cost: argparse.ArgumentParser) -> None:
+    add = cost.add_argument
+    add("folder", type=Path, metavar="DIR", help="a folder of answers that `run` wrote")
+    add(
+        "--usd-per-gpu-hour",
+        type=_number(float, 0, 10**6),
+        required=True,
+        metavar="P",
+        help="price of a GPU for an hour",
+    )
+    add("--num-gpus", type=_number(int, 1, 10**6), default=1, metavar="N", help="GPUs that served it (default 1)")
+    add("--tokens-per-s", type=_number(float, 1e-9, 10**9), metavar="T", help="of all of them, instead of the measured")
+    add("--json", action="store_true", help="one JSON object on stdout instead of a table")
+
+
 def _add_allow_different(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-different",
@@ -240,6 +272,12 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[
         return value
 
     return parse
+
+
+def _gpus(text: str) -> tuple[int, ...]:
+    if not all(part.isdecimal() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"is {text!r}, must be numbers of GPUs such as 0,1")
+    return tuple(sorted({int(part) for part in text.split(",")}))
 
 
 def _prompting(text: str) -> Prompting:

@@ -17,6 +17,7 @@ from evaluate.errors import EvaluateError
 from evaluate.runner import run_benchmarks
 from evaluate.schema import Answer, Endpoint, Outcome
 from evaluate.store import read_answers
+from evaluate.throughput import Throughput, ThroughputMeter
 from sweep.compression import compress_ahead, compress_jobs, fetch_model, fits_beside_engine, make_checkpoint
 from sweep.config import StudyConfig
 from sweep.errors import CompressionFailed, EngineFailed, EvaluationFailed, TrialError
@@ -129,8 +130,7 @@ def _ask(endpoint: Endpoint, checkpoint: CheckpointFacts, seed: int, context: St
     if summary.num_errors:
         failed = next(answer for answer in read_answers(folder) if answer.outcome is Outcome.ERROR)
         raise _fault(f"{summary.num_errors} questions without an answer: {failed.error}", context, meter.slot)
-    if throughput := meter.tokens_per_s():
-        write_json(folder / "throughput.json", {"tokens_per_s": throughput, "concurrency": study.concurrency})
+    Throughput(meter.tokens_per_s(), study.concurrency).write(folder)
 
 
 def _fault(what: str, context: StudyContext, slot: Slot) -> TrialError:
@@ -143,33 +143,30 @@ def _fault(what: str, context: StudyContext, slot: Slot) -> TrialError:
 
 
 class Meter:
-    """Counts answers as they come, tells the driver, and measures tokens/s while the queue was full."""
+    """Counts answers as they come and tells the driver; measures the throughput of each evaluation."""
 
     def __init__(self, slot: Slot, concurrency: int) -> None:
-        self.slot, self._concurrency = slot, concurrency
-        self._times: list[tuple[float, int]] = []
+        self.slot = slot
+        self._throughput = ThroughputMeter(concurrency)
         self._answers = self._tokens = 0
         self._told = 0.0
 
     def begin(self) -> None:
         """A new evaluation: its throughput is measured apart, the counts go on."""
-        self._times = []
+        self._throughput = ThroughputMeter(self._throughput.concurrency)
 
     def count(self, answer: Answer) -> None:
-        now = time.monotonic()
         self._answers += 1
         self._tokens += answer.completion_tokens or 0
-        self._times.append((now, self._tokens))
+        self._throughput.count(answer)
+        now = time.monotonic()
         if now - self._told >= REPORT_EVERY_S:
             self._told = now
             self.slot.report(TrialProgress("answering", self._answers, self._tokens))
 
     def tokens_per_s(self) -> float | None:
-        """From the answer that ends the ramp-up to the last one that had a full queue behind it; None for few."""
-        if len(self._times) < 3 * self._concurrency:
-            return None
-        (first, before), (last, after) = self._times[self._concurrency - 1], self._times[-self._concurrency]
-        return (after - before) / (last - first) if last > first else None
+        """Of the evaluation that began last, with the queue full; None for few answers."""
+        return self._throughput.tokens_per_s()
 
 
 class Timing:

@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluate.cost import usd_per_1k_questions, usd_per_correct_answer
 from evaluate.lengths import (
     LengthBin,
     accuracy_by_length,
@@ -138,13 +137,3 @@ def test_within_question_needs_right_and_wrong_samples() -> None:
     assert within_question(answers_with([1, 2], [True, True], problem="a")) is None
     alone = within_question(answers_with([1, 2], [True, False], problem="a"))
     assert alone is not None and (alone.wrong_is_longer, alone.low, alone.num_questions) == (1, None, 1)
-
-
-def test_cost_is_price_times_time() -> None:
-    """2,000 tokens at 1,000 tokens/s are 2 s of 4 GPUs at 1.80 USD an hour."""
-    usd = usd_per_1k_questions(1.8, 2000, 1000, num_gpus=4)
-    assert usd == pytest.approx(4.0)
-    assert usd_per_correct_answer(usd, 0.5) == pytest.approx(0.008)
-    assert usd_per_correct_answer(usd, 0.0) is None
-    with pytest.raises(ValueError, match="tokens_per_s is 0, must be above 0"):
-        usd_per_1k_questions(1.8, 2000, 0)
