@@ -1,4 +1,4 @@
-"""The command line: python -m sweep launch | resume | status | pareto | ui.
+"""The command line: python -m sweep launch | resume | status | pareto | traces | ui.
 
 Exit codes: 0 all trials complete, 1 some failed, 2 a study that cannot be run or a wrong command. Only what a plan
 needs is imported before the plan stands; Ray, vLLM, torch and MLflow come after it.
@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from compress.errors import InputError, nearest_name
-from evaluate.errors import BadInput
+from evaluate.errors import EvaluateError
 from sweep.errors import SweepError
 
 if TYPE_CHECKING:
@@ -132,6 +132,47 @@ def pareto(
 
 
 @app.command()
+def traces(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder; with --endpoint, its name there.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help='One {"messages": [...]} a line.')],
+    benchmark: Annotated[
+        list[str], typer.Option(metavar="NAME[=FILE]", help="Repeatable: a generated task, or a train-side file.")
+    ],
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=FILE]", help="Repeatable: test sets that no prompt may be from.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL/v1", help="Ask this server; without it MODEL is served here meanwhile.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(min=1, max=100_000, help="Traces over all sources.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Per trace.")] = 4096,
+    temperature: Annotated[float, typer.Option(min=0, max=10)] = 0.6,
+    top_p: Annotated[float, typer.Option(min=1e-6, max=1)] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the prompts drawn and of the sampling.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, max=10_000, help="Requests at once.")] = 64,
+    correct_only: Annotated[bool, typer.Option("--correct-only", help="Keep what the grader takes for right.")] = False,
+    num_gpus: Annotated[int, typer.Option(min=0, max=64, help="Of the engine started here; 0: vLLM on CPU.")] = 0,
+    as_json: AsJson = False,
+) -> int:
+    """Let a model write the text that its compression is calibrated on: its own thoughts on train-side prompts.
+
+    [bold]python -m sweep traces models/pocket-llama-1m traces.jsonl --benchmark temporal --benchmark arithmetic
+    --max-tokens 256[/bold]
+
+    Then: python -m compress run MODEL OUT --calibration traces.jsonl, or calibration.file=traces.jsonl in a study.
+    """
+    _choose_authentication(None)
+    from sweep.traces import print_traces
+
+    sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    options = {"concurrency": concurrency, "correct_only": correct_only}
+    code: int = print_traces(
+        model, output, benchmark, against or [], endpoint, num_samples, sampling, num_gpus, as_json=as_json, **options
+    )
+    return code
+
+
+@app.command()
 def ui() -> int:
     """Open MLflow on the results of all studies.
 
@@ -159,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SweepError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except (InputError, BadInput) as error:  # what only a launch finds out, such as questions that cannot be fetched
+    except (InputError, EvaluateError) as error:  # what only a launch finds out
         print(error, file=sys.stderr)
         return 2
     except typer.TyperException as error:

@@ -19,10 +19,10 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from compress.calibration import Calibration, load_calibration
+from compress.calibration import Calibration, Conversation, load_calibration
 from compress.scheme import CheckpointFormat, Platform, Scheme
 from compress.size import linear_shapes
-from evaluate.benchmarks import BENCHMARKS, load_benchmark
+from evaluate.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from sweep.config import BenchmarkConfig, CalibrationConfig, ModelConfig, StudyConfig
 from sweep.errors import CompressionFailed
 from sweep.known_models import find_shapes
@@ -188,33 +188,54 @@ def _snapshot(model: ModelConfig, *, local_files_only: bool) -> Path:
 
 
 def calibration_of(study: StudyConfig) -> Calibration:
-    """The study's calibration: its file, or train-side items of its generated tasks, none of which is asked."""
-    tasks = tuple(
+    """The study's calibration: its file, or train-side items of its generated tasks; none of it is asked.
+
+    Raises CompressionFailed where the text holds a question of the study's benchmarks.
+    """
+    asked = tuple(
         benchmark.model_copy(update={"num_problems": benchmark.num_problems or study.num_problems})
         for benchmark in study.benchmarks
-        if BENCHMARKS[benchmark.name].generated
     )
-    return _calibration(study.calibration, tasks, study.seed)
+    return _calibration(study.calibration, asked, study.seed)
 
 
 @lru_cache(maxsize=16)
-def _calibration(config: CalibrationConfig, tasks: tuple[BenchmarkConfig, ...], seed: int) -> Calibration:
+def _calibration(config: CalibrationConfig, asked: tuple[BenchmarkConfig, ...], seed: int) -> Calibration:
     settings: dict[str, Any] = {
         "num_samples": config.num_samples,
         "max_seq_length": config.max_seq_length,
         "seed": seed,
     }
     if config.file is not None:
-        return load_calibration(config.file, **settings)
-    asked: set[str] = set()
+        calibration = load_calibration(config.file, **settings)
+    else:
+        tasks = [benchmark.name for benchmark in asked if BENCHMARKS[benchmark.name].generated]
+        calibration = Calibration(conversations=_train_side(tasks, config.num_samples, seed), **settings)
+    texts = [*calibration.texts, *(message["content"] for talk in calibration.conversations for message in talk)]
+    for benchmark in asked:
+        test = load_benchmark(benchmark.name, file=benchmark.file, num_problems=benchmark.num_problems)
+        if both := overlap(texts, test):
+            raise CompressionFailed(
+                f"calibration holds {len(both)} questions of {test.name}, such as {both[0][:60]!r}; use other text"
+            )
+    return calibration
+
+
+def _train_side(tasks: Sequence[str], num_samples: int, seed: int) -> tuple[Conversation, ...]:
     conversations = []
     for task in tasks:
-        asked |= {problem.question for problem in load_benchmark(task.name, num_problems=task.num_problems).problems}
-        generate = import_module(f"evaluate.benchmarks.{task.name}").generate
-        for item in generate("train", -(-config.num_samples // len(tasks)), seed):
+        generate = import_module(f"evaluate.benchmarks.{task}").generate
+        for item in generate("train", -(-num_samples // len(tasks)), seed):
             question = {"role": "user", "content": item.problem.question}
             conversations.append((question, {"role": "assistant", "content": item.completion}))
-    overlap = asked & {question["content"] for question, _ in conversations}
-    if overlap:
-        raise CompressionFailed(f"{len(overlap)} calibration items are among the questions: {next(iter(overlap))[:80]}")
-    return Calibration(conversations=tuple(conversations), **settings)
+    return tuple(conversations)
+
+
+def overlap(texts: Sequence[str], test: Benchmark) -> list[str]:
+    """The questions of a test set that stand in the texts, whatever their spaces and capitals."""
+    everything = "\0".join(map(_folded, texts))
+    return [problem.question for problem in test.problems if _folded(problem.question) in everything]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -83,13 +83,15 @@ class VllmReplica:
         self._last_canary: tuple[float, ...] = ()
         await _verify_files(checkpoint)
         self._arguments = _parse_arguments(engine_arguments(checkpoint, engine_kwargs, _prepare_device()))
+        # The engine's processes import vLLM anew; while this one waits for them, it imports the application.
+        self._application = asyncio.get_running_loop().run_in_executor(None, _openai_application)
         self._engine = _start_engine(self._arguments)
         self._app: Any = None
         await self._check_canary(checkpoint)
         self._watch = asyncio.get_running_loop().create_task(_end_with(owner, serve.get_replica_context().app_name))
 
     async def __serve_build_asgi_app__(self) -> Any:
-        build_app, init_app_state = _openai_application()
+        build_app, init_app_state = await self._application
         tasks = await self._engine.get_supported_tasks()
         self._app = build_app(self._arguments, tasks, self._engine.model_config)
         self._app.state.server = SimpleNamespace(should_exit=False)  # vLLM sets it when its engine has died

@@ -127,8 +127,8 @@ def answers_folder(study: StudyConfig, checkpoint: CheckpointFacts, seed: int) -
     content = {
         "settings": evaluation_settings(study, checkpoint),
         "sampling": asdict(sampling_of(study, seed)),
-        # A generator's version or a file's checksum ends the source: not the number of questions, which may grow.
-        "questions": {benchmark.name: benchmark.source.split()[-1] for benchmark in load_benchmarks(study)},
+        # A file by its checksum, wherever it lies, a generator by its version; the number of questions may grow.
+        "questions": {b.name: b.source.partition(" sha256:")[2] or b.source for b in load_benchmarks(study)},
         "name": checkpoint.served_name,
     }
     name = checkpoint.folder.name.rsplit(".", 1)[0] if "." in checkpoint.folder.name else checkpoint.folder.name

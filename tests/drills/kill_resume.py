@@ -1,4 +1,4 @@
-"""A drill by hand: kill -9 of a study's driver during engine start, answering and compression; then resume.
+"""A drill by hand: kill -9 of a study's driver during engine start, compression and answering; then resume.
 
     python -m tests.drills.kill_resume [FOLDER]        # from the repository's root; about four minutes on two cores
 
@@ -27,7 +27,7 @@ space:
 benchmarks: [temporal, logic, arithmetic, recall]
 num_problems: 10
 sampling: {{max_tokens: 256}}
-calibration: {{num_samples: 128, max_seq_length: 512}}
+calibration: {{num_samples: 512, max_seq_length: 512}}
 format: dequantized
 engine:
   engine_kwargs:
@@ -111,8 +111,8 @@ def compresses(folder: Path) -> bool:
 
 PHASES: dict[str, Callable[[Path], bool]] = {
     "engine start": starts_an_engine,
-    "answering": answers,
     "compression": compresses,
+    "answering": answers,
 }
 
 if __name__ == "__main__":

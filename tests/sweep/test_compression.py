@@ -117,7 +117,16 @@ def test_questions_among_the_calibration_are_refused(monkeypatch: pytest.MonkeyP
     generate = temporal.generate
     monkeypatch.setattr(temporal, "generate", lambda split, num_problems, seed: generate("test", num_problems, seed))
     study = make_study(benchmarks=[{"name": "temporal"}], calibration=SMALL | {"num_samples": 3, "max_seq_length": 77})
-    with pytest.raises(CompressionFailed, match="3 calibration items are among the questions"):
+    with pytest.raises(CompressionFailed, match="calibration holds 3 questions of temporal"):
+        calibration_of(study)
+
+
+@pytest.mark.usefixtures("workdir")
+def test_a_calibration_file_that_holds_questions_is_refused(workdir: Path) -> None:
+    question = load_benchmark("logic", num_problems=1).problems[0].question
+    (workdir / "text.txt").write_text("some text " * 20 + question.upper().replace(" ", "\n") + " more" * 50)
+    study = make_study(benchmarks=["logic"], calibration={"file": "text.txt", "num_samples": 1, "max_seq_length": 16})
+    with pytest.raises(CompressionFailed, match="calibration holds 1 questions of logic"):
         calibration_of(study)
 
 
