@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 # Characters that only look different: full-width and mathematical digits and letters, no-break spaces.
 _FOLDED = ("<wide>", "<narrow>", "<font>", "<noBreak>")
-_PUNCTUATION = str.maketrans("‘’‚′“”„‐‑‒–—−", "''''\"\"\"------")
+_PUNCTUATION = str.maketrans("‘’‚′“”„‐‑‒–—−。", "''''\"\"\"------.")
 _SPECIAL_TOKEN = re.compile(r"<[|｜][^|｜<>]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|end_of_turn)>|\[/?INST\]")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 _STRAY_TAG = re.compile(r"</?(?:think|answer)>", re.I)
@@ -141,7 +141,7 @@ def committed_boxes(text: str, placeholder: re.Pattern[str] = _PLACEHOLDER) -> l
         box
         for box in find_boxes(text)
         if not placeholder.match(detex(box.text))
-        and not _REJECTED_BEFORE.search(text[: box.start])
+        and not _REJECTED_BEFORE.search(text[max(0, box.start - 40) : box.start])
         and not _REJECTED_AFTER.match(text[box.end :])
     ]
     meant = kept[-1:]

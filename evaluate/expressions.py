@@ -10,6 +10,8 @@ from evaluate.answers import Reading, after_cues, committed_boxes, detex, find_b
 from evaluate.symbolic import are_equal
 
 _SHORT = 12  # words of a line that can be an expression
+_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_CHAIN = re.compile(r"([^<>=]+?)(<|\\leq?)[a-z](<|\\leq?)([^<>=]+)")
 _CLAUSE = re.compile(r",?\s+\b(?:because|since|where|which|as)\b.*$", re.I | re.S)
 
 
@@ -32,14 +34,34 @@ def read_expression(text: str) -> Reading:
 
 
 def is_same_expression(answer: str, reference: str) -> bool:
-    """Whether the two are written alike or equal in value."""
-    return written(answer) == written(reference) or are_equal(answer, fold(reference)) is True
+    """Whether the two are written alike or equal in value; a point is no interval and no set, whatever its numbers."""
+    given, expected = written(answer), written(reference)
+    if given == expected:
+        return True
+    if _brackets(given) != _brackets(expected) and _brackets(given) and _brackets(expected):
+        return False
+    interval = _CHAIN.fullmatch(given)
+    if interval and _brackets(expected):
+        given = _interval(*interval.groups())
+        return given == expected or are_equal(given, fold(reference)) is True
+    return are_equal(answer, fold(reference)) is True
 
 
 def written(expression: str) -> str:
-    r"""One spelling for what is only typeset otherwise: \dfrac, \left(, spaces, $...$, a full stop at the end."""
-    text = detex(re.sub(r"\\[dtc]frac\b", r"\\frac", fold(expression)))
-    return re.sub(r"\s+", "", text).rstrip(".")
+    r"""One spelling for what is only typeset otherwise: \dfrac, \left(, spaces, $...$, 1{,}000, a last full stop."""
+    text = re.sub(r"\\[dtc]frac\b", r"\\frac", fold(expression)).replace(r"\varnothing", r"\emptyset")
+    text = re.sub(r"\s+", "", detex(text)).rstrip(".")
+    return text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
+
+
+def _brackets(text: str) -> str:
+    """The outer brackets of a list, "[)" of [2,5); "" where there are none or nothing is listed."""
+    return text[0] + text[-1] if "," in text and text[0] in "([{" and text[-1] in ")]}" else ""
+
+
+def _interval(low: str, below: str, above: str, high: str) -> str:
+    r"""2 \le x < 5 is [2,5)."""
+    return f"{'(' if below == '<' else '['}{low},{high}{')' if above == '<' else ']'}"
 
 
 def _reading(expression: str, rule: str) -> Reading:

@@ -1,28 +1,53 @@
 """Reads True, False or Uncertain: FOLIO and `logic`.
 
-In this order: the last box, "the answer is ...", a bold label, what is said of the conclusion, the last
-sentence with a label. Synonyms and negations count as a careful reader takes them: "cannot be determined"
-is Uncertain, "not true" is False, "not necessarily true" is Uncertain; "true or uncertain" is no answer.
+In this order: what follows a correction, the last box, "the answer is ...", a bold label, what is said of the
+conclusion, the last sentence with a label. Synonyms and negations count as a careful reader takes them: "cannot be
+determined" is Uncertain, "not true" is False, "not necessarily true" is Uncertain; "true or uncertain" is no answer.
 """
 
 import re
 
-from evaluate.answers import Reading, after_cues, detex, find_bold, find_boxes, plain, sentences
+from evaluate.answers import Reading, after_correction, after_cues, committed_boxes, detex, find_bold, plain, sentences
 
 LABELS = ("True", "False", "Uncertain")
 _NOUNS = r"answer|label|verdict|truth[ -]value|classification|judge?ment"
 _ADVERB = r"(?:(?:\w+ly|so|then|also|thus|hence|indeed|in fact)\s+)?"
-_ABLE = r"(?:determin|conclud|infer|prov|establish|verif|decid|deduc|confirm|evaluat|assess|ascertain|deriv)\w*"
-_CANNOT = r"(?:can\s?not|can't|could not|couldn't|impossible to|unable to|not possible to|no way to|not able to|cannot)"
+_ABLE = (
+    r"(?:determin|conclud|infer|prov|establish|verif|decid|deduc|confirm|evaluat|assess|ascertain|deriv"
+    r"|refut|disprov)\w*"
+)
+_CANNOT = (
+    r"(?:can\s?not|can't|could not|couldn't|impossible to|unable to|(?:not|isn't) possible to|no way to"
+    r"|not able to|cannot)"
+)
 _REST = r"(?:(?!\b(?:so|therefore|thus|hence|but|however)\b)[^.;,\n])*"  # of the clause
 _CLAIM = r"\b(?:conclusion|statement|claim|hypothesis|assertion|proposition|argument|sentence)\b"
+_THE_CLAIM = rf"(?:it|(?:the|this|that) {_CLAIM})"
+_NEGATION = r"(?:negation|opposite|contrary)\b(?: of [^.;,\n]*?)?,? (?:is|must be|follows|holds)\b"
+_MIGHT = r"(?:could|may|might|can)(?: or (?:could|may|might) not)?(?: (?:still|well|also|in fact|(?!only)\w+ly))*"
 
 # In order of precedence: a longer phrase takes its words away from the shorter ones below it.
 _PHRASES: tuple[tuple[str, str | None], ...] = (
     (r"(?:whether|if)\b[^.;,\n]*?\btrue\b[^.;,\n]*?\bfalse\b(?:,? or uncertain| or not)?", None),
     (r"true\s*[,/|]\s*false\s*[,/|]?\s*(?:and|or)?\s*(?:uncertain|unknown)", None),
-    (r"neither\s+(?:\w+\s+)?(?:true|false|prove[nd]|provable|confirmed|verified)\s+nor\s+(?:\w+\s+)?\w+", "Uncertain"),
-    (r"(?:could|may|might|can) (?:still )?be (?:either )?(?:true or false|false or true)", "Uncertain"),
+    (
+        r"neither\s+(?:\w+\s+){0,2}?(?:true|false|prove[nd]|provable|confirmed|verified|supported|entailed|implied"
+        r"|established)\s+nor\s+(?:\w+ly\s+)?\w+(?:\s+by\s+the\s+(?:\w+\s+)?premises)?",
+        "Uncertain",
+    ),
+    (rf"{_MIGHT} be (?:either\b )?(?:(?:true|false)(?: or (?:true|false))?)?|possibly (?:true|false)", "Uncertain"),
+    (rf"{_NEGATION} (?:\w+ )?false", "True"),
+    (rf"{_NEGATION}(?: (?:\w+ )?true| from)?", "False"),
+    (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM}{_REST}\b(?:false|untrue)", "True"),
+    (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM}{_REST}", "False"),
+    (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?true|no way (?:that )?{_THE_CLAIM} (?:is|can be) true", "False"),
+    (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?false", "True"),
+    (
+        rf"(?:do(?:es)? not|don't|doesn't) (?:tell|say|specify|state|indicate|establish|show|settle)(?: us)?"
+        rf" (?:whether|if)\b{_REST}",
+        "Uncertain",
+    ),
+    (rf"(?:truth|{_CLAIM})[^.;,\n]{{0,40}} depends on\b{_REST}", "Uncertain"),
     (
         rf"{_CANNOT}\s+(?:be\s+)?{_ADVERB}(?:{_ABLE}|sa(?:y|id)|tell|told|know|known)\b"
         rf"(?:\s+{_ADVERB}(?:to be\s+|as\s+)?"
@@ -33,7 +58,7 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (
         rf"(?:(?:not|in|never)\s?(?:enough|sufficient)|(?:lack of|no|without|(?:\w+n't|not) (?:have|provide|give))"
         rf"(?: us)?(?: enough| sufficient| any| direct)?)\s+"
-        rf"(?:information|evidence|data|details?)(?:\s+(?:about|on|regarding|whether|that|to)\b{_REST})?",
+        rf"(?:information|evidence|data|details?|info)(?:\s+(?:about|on|regarding|whether|that|to)\b{_REST})?",
         "Uncertain",
     ),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that\b{_REST}", "False"),
@@ -42,14 +67,15 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (rf"not the case that\b{_REST}\bfalse", "True"),
     (r"(?:isn't|not) (?:un(?:certain|known|determined)|indeterminate)", None),
     (
-        r"(?:not|isn't|n't be)\s+(?:necessarily|definitely|certainly|provably|conclusively|guaranteed(?: to be)?"
-        r"|known to be)\s*(?:true|false|follow)?(?:\s+or\s+(?:true|false))?",
+        r"(?:not|isn't|n't be)\s+(?:necessarily|definitely|definitively|certainly|provably|conclusively"
+        r"|guaranteed(?: to be)?|known to be)\s*(?:true|false|follow)?(?:\s+or\s+(?:true|false))?",
         "Uncertain",
     ),
     (r"(?:does not|doesn't|do not|don't)\s+(?:\w+ly\s+)?follow", "Uncertain"),
+    (r"(?:not|isn't)\s+(?:\w+ly\s+)?(?:entailed|implied|deducible|derivable|prove[nd])(?: by\b)?", "Uncertain"),
     (
         r"(?:may|might) or (?:may|might) not"
-        r"|not (?:certain|clear|sure|known|provable|determinable|decidable|verifiable)",
+        r"|(?<!I'm )(?<!I am )not (?:certain|clear|sure|known|provable|determinable|decidable|verifiable)",
         "Uncertain",
     ),
     (
@@ -58,7 +84,7 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     ),
     (
         r"(?:uncertain|unknown|un-?determin(?:ed|able)|in-?determin(?:ate|able)|undecid(?:ed|able)|inconclusive|unclear"
-        rf"|unverifiable|unprovable)(?:\s+(?:whether|if|that)\b{_REST})?",
+        rf"|unverifiable|unprovable|unprove[nd])(?:\s+(?:whether|if|that)\b{_REST})?",
         "Uncertain",
     ),
     (
@@ -66,21 +92,36 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
         "False",
     ),
     (rf"(?:not|isn't|can\s?not be|can't be)\s+{_ADVERB}(?:false|incorrect|untrue)", "True"),
-    (r"false|untrue|(?:is|are|be) incorrect|contradict(?:s|ed by) the (?:\w+ )?premises", "False"),
-    (r"(?:does not|doesn't) hold", "False"),
+    (
+        r"false|untrue|(?:is|are|be) (?:incorrect|inaccurate)|contradict(?:s|ed by) the (?:\w+ )?premises"
+        rf"|contradicts? (?:the|this) {_CLAIM}|refuted|disprove[nd]|{_CLAIM} (?:is|must be) (?:\w+ly )?wrong",
+        "False",
+    ),
+    (r"(?:does not|doesn't|fails to) hold(?: true)?", "False"),
     (
         r"true|(?:conclusion|statement|claim) (?:\w+ly )?holds|(?:is|are|be) correct|follows? (?:\w+ )?from"
-        r"|entailed by",
+        rf"|entailed by|(?:is|has been) (?:\w+ly )?prove[nd]|{_CLAIM} (?:is|must be) (?:\w+ly )?(?:right|accurate)",
         "True",
     ),
 )
 _EVENT = re.compile("|".join(rf"(?P<p{i}>\b(?:{p})\b)" for i, (p, _) in enumerate(_PHRASES)), re.I)
 _REASON = re.compile(
-    r",?\s+\b(?:because|since|given that|as (?:the|we|it|there|he|she|they|no)|due to|for the reason)\b", re.I
+    r",?\s+\b(?:because|since|given that|as (?:the|we|it|there|he|she|they|no)|due to|for the reason|(?:even )?though"
+    r"|although|while|whereas|despite)\b",
+    re.I,
 )
 _JOINED = re.compile(r"^\W*(?:or|/|\|)\W*(?:it is |possibly |maybe )?$", re.I)
+_CONTRAST = re.compile(r"^\W*(?:and|but)?\W*$", re.I)
 _SUPPOSED = re.compile(
-    r"^\W*(?:if|suppose|assum\w+|for the (?:conclusion|statement) to be|in case)\b(?!.*\b(?:so|then) the\b)", re.I
+    r"^\W*(?:if|suppose|assum\w+|for the (?:conclusion|statement) to be|in case)\b(?!.*\b(?:so|then) the\b)"
+    r"|^\W*(?:(?:the|all|both|these|those)\s+)*(?:premises?|facts?)\b(?!.*\b(?:conclusion|statement|so|therefore|whether)\b)"
+    r"|\bwould (?:need|require|have to|only)\b|\?\W*$",
+    re.I,
+)
+_CONCLUDES = re.compile(
+    rf"{_CLAIM}|\b(?:therefore|thus|hence|so|overall|consequently),?\s+(?:it|this|that)\b"
+    r"|^\W*(?:it|this|that)(?:'s| is)\b",
+    re.I,
 )
 _HEDGED = "hedged"
 
@@ -104,18 +145,32 @@ def classify(fragment: str) -> str | None:
 
 
 def _statements(fragment: str) -> list[tuple[re.Match[str], str]]:
-    """The phrases that state a label, with it, in order; those that state none (None in the table) are passed over."""
+    """The phrases that state a label, with it, in order.
+
+    Those that state none (None in the table) are passed over, and what a label is set against: "unknown, not false".
+    """
     events = [(m, _PHRASES[int((m.lastgroup or "p0")[1:])][1]) for m in _EVENT.finditer(fragment)]
-    return [(m, label) for m, label in events if label is not None]
+    stated: list[tuple[re.Match[str], str]] = []
+    for event, label in events:
+        is_contrast = stated and event[0].lower().startswith("not ")
+        if label is not None and not (is_contrast and _CONTRAST.match(fragment[stated[-1][0].end() : event.start()])):
+            stated.append((event, label))
+    return stated
 
 
 def read_label(text: str) -> Reading:
     """Reads the committed label out of a completion's final text."""
-    boxes = [detex(b.text) for b in find_boxes(text)]
-    for rule, pieces in (("boxed", boxes), ("cue", after_cues(text, _NOUNS))):
-        for piece in reversed(pieces):
-            if label := _marked(piece):
-                return _reading(label, rule)
+    if rest := after_correction(text):
+        marked = _read_marked(rest)
+        if marked and marked.answer:
+            return marked
+        first = next(iter(sentences(rest)), "")
+        if label := _opening(first) or (
+            classify(first) if re.match(rf"(?:the|this|that)\s+{_CLAIM}", first, re.I) else None
+        ):
+            return _reading(label, "corrected")
+    if marked := _read_marked(text):
+        return marked
     if label := _marked(text) if len(text.split()) <= 3 else None:
         return _reading(label, "bare")
     bold = {
@@ -125,12 +180,23 @@ def read_label(text: str) -> Reading:
     }
     if len(bold) == 1:
         return _reading(bold.pop(), "bold")
-    said = [s for s in sentences(text) if not _SUPPOSED.match(s)]
-    about = [label for s in said if re.search(_CLAIM, s, re.I) and (label := classify(s))]
+    said = [s for s in sentences(text) if not _SUPPOSED.search(s)]
+    about = [label for s in said if _CONCLUDES.search(s) and (label := classify(s))]
     if about:
         return _reading(about[-1], "conclusion")
     others = [label for s in said if (label := classify(s))]
     return _reading(others[-1], "last_sentence") if others else Reading(None, "none_found")
+
+
+def _read_marked(text: str) -> Reading | None:
+    """The label of the last box, else of the last "the answer is" that has one."""
+    labels = {label for b in committed_boxes(text) if (label := _marked(b))}
+    if labels:
+        return _reading(labels.pop() if len(labels) == 1 else _HEDGED, "boxed")
+    for piece in reversed(after_cues(text, _NOUNS)):
+        if label := _marked(piece):
+            return _reading(label, "cue")
+    return None
 
 
 def _reading(label: str, rule: str) -> Reading:
@@ -144,8 +210,13 @@ def _marked(piece: str) -> str | None:
         return "Uncertain"
     if re.fullmatch(r"[TFU]", piece):
         return {"T": "True", "F": "False", "U": "Uncertain"}[piece]
-    opening = re.match(r"^(?:\(?[A-C][).:]\s*)?(true|false|uncertain|unknown)\b(?!\s*(?:or|/|\|)\s*\w)", piece, re.I)
-    if opening:
-        return canonical_label(opening[1])
-    first = (sentences(piece) or [""])[0]
-    return classify(first)
+    said = [s for s in sentences(piece) if not s.endswith("?")] or [""]
+    return _opening(said[0]) or classify(said[0])
+
+
+def _opening(sentence: str) -> str | None:
+    """The label that a sentence opens with, unless "or" joins another to it."""
+    opening = re.match(
+        r"^\W*(?:(?:[A-C]|\d)[).:]\s*)?(true|false|uncertain|unknown)\b(?!\s*(?:or|/|\|)\s*\w)", sentence, re.I
+    )
+    return canonical_label(opening[1]) if opening else None

@@ -1,37 +1,44 @@
 """Reads the option that a completion commits to: `temporal_sequences` and `temporal`.
 
-In this order: the last box, "the answer is (A)", a bold option, a text that is one option alone, the only
-option mentioned, the last sentence that keeps exactly one. Where letter and text disagree the letter wins.
+In this order: what follows a correction, the last box, "the answer is (A)", a bold option, a text that is one option
+alone, the only option mentioned, the last sentence that keeps exactly one. Where letter and text disagree the letter
+wins.
 """
 
 import re
 from collections.abc import Mapping
 
-from evaluate.answers import Reading, after_cues, detex, find_bold, find_boxes, plain, sentences
+from evaluate.answers import Reading, after_correction, after_cues, committed_boxes, detex, find_bold, plain, sentences
 
 _LISTED = re.compile(r"^\s*[(\[]?([A-Z])[)\].:]\s*(.+?)\s*$", re.M)
-_NOUNS = r"answer|option|choice"
-_MENTION = re.compile(
+_NOUNS = r"answer|option|choice|letter"
+_BRACED = re.compile(r"\{\s*([A-Za-z])\s*\}")
+_BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|\(([A-Z])(?=[.,;:]|\s*$)", re.M)
+_MENTION = re.compile(  # a lone A is a choice where it is no article
     r"[(\[]([A-Za-z])[)\]]|\b(?:option|choice)\s+((?-i:[A-Z]))\b|(?<![\w'])((?-i:[A-Z]))\)"
-    r"|(?<![\w'])((?-i:[A-Z]))(?=\s+is\s+(?:the\s+)?(?:correct|right|answer|only)\b)"
-    r"|\b(?:is|be|it's|thus,?|therefore,?|so,?|hence,?)\s+((?-i:[A-Z]))(?=[.!]?$)",
+    r"|(?<![\w'])((?-i:[B-HJ-Z]))(?![\w'])"
+    r"|(?<![\w'])((?-i:A))(?=[,.;:!?/]|\s*$|\s+(?:is|was|or|and|but|works|fits|remains|rather|instead|because|since)\b)",
     re.I,
 )
 _CONCLUDES = re.compile(
     r"\b(?:therefore|thus|so|hence|consequently|must|only|could(?: only)? have|leav\w+|remain\w+|free|fits?|correct"
-    r"|right|possible|available|consistent|works)\b",
+    r"|right|possible|available|consistent|works)\b|\bbut (?:it|that|this|now)\b",
     re.I,
 )
 _CLAUSE = re.compile(
-    r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b)", re.I
+    r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b"
+    r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of)\b)",
+    re.I,
 )
-_REASON = re.compile(r"(?<=\S),?\s+(?:because|since|as (?:she|he|they|it|the))\b.*$", re.I | re.S)
+_REASON = re.compile(r"(?<=\S),?\s+(?:because|since|as (?:she|he|they|it|the|\(?[A-Z]\)? is))\b.*$", re.I | re.S)
 _DOTTED_TIME = re.compile(r"\b([ap])\.\s?m\b\.?", re.I)
-_BARE = re.compile(r"^(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;)\s\"'}\]])", re.I)
+_HOURS = re.compile(r"(?<![\d:])(\d{1,2})(?::00)?\s*(?:-+|to|until|till|through|and)\s*(\d{1,2})(?::00)?\s*([ap]m)\b")
+_CLOCK = re.compile(r"(?<![\d:])(\d{1,2}):00(?!\s*[ap]m|\d)")
+_BARE = re.compile(r"^(?:\d+[.)]\s+)?(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;!)\s\"'}\]])", re.I)
 _JOINED = r"(?:or|and|/|&|,)\s*(?:possibly\s+|maybe\s+|option\s+|choice\s+)?"
 _REJECTION = re.compile(
     r"\b(?:not|n't|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?|rules? out|ruled out"
-    r"|eliminat\w+|taken|busy|unavailable|rather than|instead of)\b|n't\b",
+    r"|eliminat\w+|taken|busy|unavailable|rather than|instead of|thought)\b|n't\b|[):]\s*no\b|✗|❌",
     re.I,
 )
 
@@ -51,12 +58,25 @@ def option_letter(reference: str, listed: Mapping[str, str]) -> str | None:
 
 
 def _simplify(text: str) -> str:
-    """One spelling for times and intervals: "between 6:00 p.m. and 9 PM" and "6pm-9pm" are "6pm to 9pm"."""
+    """One spelling for times: "between 6:00 p.m. and 9 PM", "6-9pm" and "18:00 to 21:00" are "6pm to 9pm"."""
     text = _DOTTED_TIME.sub(r"\1m", detex(text).lower())
+    text = _HOURS.sub(_with_both_halves, text)
+    text = _CLOCK.sub(lambda m: _twelve_hours(int(m[1])), text)
     text = re.sub(r"(?<=\d):00\b", "", text)
     text = re.sub(r"(?<=\d)\s+(?=[ap]m\b)", "", text)
     text = re.sub(r"(?<=\d[ap]m)\s*(?:-+|until|till|through|and)\s*(?=\d)", " to ", text)
     return re.sub(r"\s+", " ", text).strip(" .,;:!\"'")
+
+
+def _with_both_halves(match: re.Match[str]) -> str:
+    """ "7-11am" is 7am to 11am, "11 to 1pm" is 11am to 1pm."""
+    start, end, half = match.groups()
+    other = {"am": "pm", "pm": "am"}[half]
+    return f"{start}{half if int(start) % 12 < int(end) % 12 else other} to {end}{half}"
+
+
+def _twelve_hours(hour: int) -> str:
+    return f"{hour % 12 or 12}{'am' if hour % 24 < 12 else 'pm'}"
 
 
 def read_option(text: str, options: str | None) -> Reading:
@@ -64,20 +84,40 @@ def read_option(text: str, options: str | None) -> Reading:
 
     options: the text that lists the choices, one a line, "(A) ..."; without it any capital letter is a choice.
     """
-    listed, text = parse_options(options), _DOTTED_TIME.sub(r"\1m", text)
-    rules = (("boxed", _boxes(text)), ("cue", after_cues(text, _NOUNS)))
-    for rule, pieces in rules:
-        for piece in reversed(pieces):
-            letters = _committed(piece, listed)
-            if letters:
-                return _flagged(_single(letters, rule), piece, listed)
+    listed = parse_options(options)
+    text = _BRACKETED.sub(lambda m: f"({m[1] or m[2]})", _DOTTED_TIME.sub(r"\1m", text))
+    if rest := after_correction(text):
+        marked = _read_marked(rest, listed)
+        if marked and marked.answer:
+            return marked
+        if letter := _read_alone(rest, listed):
+            return _single(letter, "corrected")
+    if marked := _read_marked(text, listed):
+        return marked
     bold = {letter for b in find_bold(text) for letter in _committed(b, listed)}
     if len(bold) == 1:
         return Reading(bold.pop(), "bold")
-    first_line = plain(text).strip().partition("\n")[0]
-    if (letters := _whole(first_line, listed)) and _is_alone(first_line, letters, listed):
+    if letters := _read_alone(plain(text).strip(), listed):
         return _single(letters, "bare")
     return _last_kept(text, listed)
+
+
+def _read_marked(text: str, listed: Mapping[str, str]) -> Reading | None:
+    """The option of the last box, else of the last "the answer is" that names one."""
+    boxes = [letter for b in committed_boxes(text) for letter in _committed(detex(b), listed)]
+    if boxes:
+        return _flagged(_single(boxes, "boxed"), detex(committed_boxes(text)[-1]), listed)
+    for piece in reversed(after_cues(text, _NOUNS)):
+        if letters := _committed(piece, listed):
+            return _flagged(_single(letters, "cue"), piece, listed)
+    return None
+
+
+def _read_alone(text: str, listed: Mapping[str, str]) -> list[str]:
+    """Letters of a first line that names options and says nothing else; [] where it says more."""
+    line = text.partition("\n")[0]
+    letters = _whole(line, listed)
+    return [*letters, *_letters(line, listed)] if letters and _is_alone(line, letters, listed) else []
 
 
 def spelled_options(text: str, options: str | None) -> list[str]:
@@ -97,15 +137,14 @@ def _single(letters: list[str], rule: str) -> Reading:
     return Reading(letters[0], rule) if len(set(letters)) == 1 else Reading(None, "hedged")
 
 
-def _boxes(text: str) -> list[str]:
-    return [detex(b.text) for b in find_boxes(text)]
-
-
 def _committed(piece: str, listed: Mapping[str, str]) -> list[str]:
     """Letters that a marked piece of text opens with, several when it hedges; else the option that it spells out."""
-    piece = detex(piece)
+    piece = _BRACED.sub(r"(\1)", detex(piece))
+    stated = [s for s in sentences(piece) if not s.endswith("?")]
+    piece = piece if len(stated) == len(sentences(piece)) or not stated else "\n".join(stated)
     if letters := _whole(piece, listed):
         return letters
+    piece = re.sub(r"^not\b[^.\n]*?(?:,\s*(?:but\s+)?it(?:'s| is)|\bbut)\s+", "", piece, flags=re.I)
     first = (_clauses(piece) or [""])[0]
     if _REJECTION.match(first):
         return []

@@ -10,22 +10,56 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from evaluate.answers import Reading, after_cues, detex, find_bold, find_boxes, fold, plain, sentences
+from evaluate.answers import Reading, after_cues, committed_boxes, detex, find_bold, fold, plain, sentences
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _REFUSAL = re.compile(
-    r"^\W*(?:(?:sorry|unfortunately)\W+)?"
+    r"^\W*(?:(?:sorry|unfortunately|as an ai[^,]*|the answer|this|it)\W+)?"
     r"(?:i (?:do not|don't|cannot|can't|could not|couldn't|am not|am unable|was not|was unable)\b"
-    r"|i'm (?:not|unable|sorry)\b|(?:it )?(?:cannot|can't|could not) be (?:determined|found|answered)\b"
-    r"|(?:there is )?(?:not enough|insufficient|no) information\b|unknown\W*$|n/?a\W*$|none\W*$)",
+    r"|i'm (?:not|unable|sorry)\b|(?:cannot|can't|could not) be (?:determined|found|answered)\b"
+    r"|(?:is )?(?:unable|not possible|impossible) to (?:determine|answer|say|tell|know)\b"
+    r"|(?:there is |there's )?(?:not enough|insufficient|no) (?:information|definitive answer|data)\b"
+    r"|(?:is )?(?:not (?:specified|available|known|given|stated|provided)|unknown|no answer|none|n/?a)\W*$)",
+    re.I,
+)
+_BUT = re.compile(r"^\W*(?:i'm|i am|i do not|i don't|i cannot|i can't|not)\b[^.\n]*?,?\s+but\s+", re.I)
+_OPENING = re.compile(
+    r"^(?:(?:so|therefore|thus|hence|overall|probably|possibly|likely|i (?:think|believe|guess|would say)(?: that)?"
+    r"|based on [^,]{1,60}|as far as i know|in [^,]{1,40}(?=, (?:the|it|this|that|he|she|his|her|its)\b))[,:]?\s+)+",
     re.I,
 )
 _COPULA = re.compile(
-    r"^(?:the|it|this|that|these|they|he|she|his|her|their|its)\b.*?\s(?:is|was|are|were|became)\s+"
-    r"(?:(?:called|named|known as|located (?:in|at)|situated in|(?:born|founded|established) (?:in|on))\s+)?"
+    r"^(?:(?:the|it|this|that|these|they|he|she|his|her|their|its|there)\b.*\s"
+    r"(?-i:is|was|are|were|became|would be|belongs to|belonged to|died (?:in|on|at)|refers to)"
+    r"|(?:it|that|this|he|she)(?:'s))\s+"
+    r"(?:(?:called|named|known as|part of|(?:located|situated|born|founded|established|married|released|published"
+    r"|formed|built|held|based) (?:in|at|on)|(?:owned|founded|directed|written|produced|released|published|performed"
+    r"|created|composed|designed|invented|discovered|recorded|portrayed|played|voiced) by)\s+)?"
     r"(?P<span>[^;:]+?)\.?$",
     re.I,
+)
+_SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 15, nine in ten have at most 5
+_CLAUSE = re.compile(
+    r"(?:\s\(|[,;])?\s+(?:because|since|as (?:it|he|she|they|the)|according to|as of \d{4})\b.*$"
+    r"|[,;]\s+(?:which|who|whose|where|when|and (?:it|he|she|they|its)|i (?:think|believe))\b.*$"
+    r"|\s+and (?:it|he|she|they) (?:is|was|has|had)\b.*$",
+    re.I | re.S,
+)
+_ASIDE = re.compile(
+    r"\s*\[\d+\]|(?:,|\s-)\s+(?:an?|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
+    r"|guess))\b.*$"
+    r"|\s+\((?:located|also|formerly|born|based|founded|in|an?|the|from|now|known|i\.e|as)\b[^()]*\)$",
+    re.I | re.S,
+)
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|Jr|Sr))(?<!\bMrs)[.!?]\s+(?=(?:It|This|That|He|She|They|These|The|In|However"
+    r"|Note|As|Since|According|His|Her|Its|Their|We|I)\b|(?:Wait|Actually|No|Sorry|Correction)\b[,:])"
+)
+_CORRECTED = re.compile(
+    r".*[.!?]\s+(?:(?:(?:no|sorry|correction)[,:]|(?:no )?wait\b[,:]?|actually\b,?)\s*)+"
+    r"(?:(?:it|that)(?:'s| is| was| should be)\s+)?",
+    re.I | re.S,
 )
 _NUMBERS = (
     "zero zeroth|one first|two second|three third|four fourth|five fifth|six sixth|seven seventh|eight eighth"
@@ -33,10 +67,6 @@ _NUMBERS = (
 )
 _NUMBER_WORDS = {word: str(n) for n, words in enumerate(_NUMBERS.split("|")) for word in words.split(" ")}
 _ORDINAL_DIGITS = re.compile(r"^(\d+)(?:st|nd|rd|th)$")
-_SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 15, nine in ten have at most 5
-_CLAUSE = re.compile(
-    r"(?:,|;|\s\()?\s+(?:because|since|which|who|as (?:it|he|she|they|the)|according to)\b.*$", re.I | re.S
-)
 
 
 def normalize(text: str) -> str:
@@ -77,14 +107,16 @@ def number_words_to_digits(text: str) -> str:
 
 def read_span(text: str) -> Reading:
     """Reads the committed short answer out of a completion's final text."""
-    boxes = [b for b in (detex(b.text) for b in find_boxes(text)) if b]
+    boxes = [b for b in (detex(b) for b in committed_boxes(text)) if b]
     if boxes:
-        return _reading(boxes[-1], "boxed")
+        return _reading(re.sub(r"^(?:the )?(?:final )?answer(?: is|:)\s*", "", boxes[-1], flags=re.I), "boxed")
+    if (match := _CORRECTED.match(text)) and len(text[match.end() :].split()) <= _SHORT:
+        return _reading(plain(text[match.end() :]), "corrected")
     bold = list(dict.fromkeys(b.strip(" :") for b in find_bold(text) if not b.endswith(":")))
     if cues := after_cues(text):
         emphasized = [b for b in bold if cues[-1].startswith(b)]
         return _reading(emphasized[-1] if emphasized else _first_statement(cues[-1]), "cue")
-    lines = [line.strip() for line in plain(text).splitlines() if line.strip(" -#")]
+    lines = [line.strip().lstrip("-•– ") for line in plain(text).splitlines() if line.strip(" -#•")]
     if len(bold) == 1:
         return _reading(bold[0], "bold")
     if not lines:
@@ -93,27 +125,34 @@ def read_span(text: str) -> Reading:
         return _read_line(lines[0])
     for rule, line in (("first_line", lines[0]), ("last_line", lines[-1])):
         if len(line.split()) <= _SHORT and not line.endswith(":"):
-            return _reading(line, rule)
+            return _reading(_stated(line) or line, rule)
     return _read_line(lines[-1])
 
 
 def _read_line(line: str) -> Reading:
-    match = _COPULA.match(_CLAUSE.sub("", line)) if len(sentences(line)) == 1 else None
-    if match and len(match["span"].split()) <= _SHORT:
-        return _reading(match["span"], "sentence")
-    return _reading(line, "whole_text")
+    stated = _stated(line)
+    return _reading(stated, "sentence") if stated else _reading(_OPENING.sub("", _BUT.sub("", line)), "whole_text")
+
+
+def _stated(line: str) -> str | None:
+    """What the one sentence of a line states: X of "The ... is X", "It was written by X"."""
+    sentence = _CLAUSE.sub("", _OPENING.sub("", _BUT.sub("", line)))
+    match = None if _SENTENCE_END.search(line) else _COPULA.match(sentence)
+    return match["span"] if match and len(match["span"].split()) <= _SHORT else None
 
 
 def _first_statement(piece: str) -> str:
-    """What follows a marker, up to the end of its line; of a long line the first sentence without its reasons."""
-    line = piece.splitlines()[0].strip()
+    """What follows a marker: the first sentence of its line without its reasons and asides."""
+    line = _SENTENCE_END.split(piece.splitlines()[0].strip())[0]
+    line = re.sub(r"^not\b[^.\n]*?\bbut\s+", "", line, flags=re.I)
     if len(line.split()) > _SHORT:
-        line = _CLAUSE.sub("", (sentences(line) or [line])[0])
-    return line
+        line = (sentences(line) or [line])[0]
+    return _CLAUSE.sub("", line)
 
 
 def _reading(span: str, rule: str) -> Reading:
-    span = re.sub(r"(?<=[\"'])\s*\}$", "", detex(span).strip()).strip("\"'").removesuffix(".").strip()
+    span = re.sub(r"(?<=[\"'])\s*\}$", "", detex(span).strip())
+    span = _ASIDE.sub("", span).strip().strip("\"'").rstrip("!").removesuffix(".").strip()
     if not span:
         return Reading(None, "none_found")
     return Reading(None, "refused") if _REFUSAL.match(span) else Reading(span, rule)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from evaluate.benchmarks import grade_completion
 from evaluate.grading import AnswerType, grade, invalid_reference
 from evaluate.schema import Outcome
+from evaluate.symbolic import map_in_pool
 
 OPTIONS = "Options:\n(A) 6pm to 9pm\n(B) 7am to 11am"
 REFERENCES = {
@@ -127,3 +128,47 @@ def test_bbh_runs_are_reproduced(test_data: Path) -> None:
         verdict = grade_completion("temporal_sequences", row["response"], "stop", row["gold"], options)
         correct[row["model"]] += verdict.outcome is Outcome.CORRECT
     assert correct == {"code-davinci-002-cot": 242, "code-davinci-002-direct": 194}
+
+
+def test_math_responses_are_graded_as_math_verify_does(test_data: Path) -> None:
+    """The one disagreement is a right "10000" for "10{,}000", which its recorded verdict calls wrong."""
+    rows = read(test_data / "graded" / "math_qwen_800.jsonl")
+    verdicts = map_in_pool(lambda r: grade_completion("math_500", r["response"], "stop", r["gold"]), rows)
+    pairs = zip(rows, verdicts, strict=True)
+    odd = [(r["gold"], v.answer) for r, v in pairs if (v.outcome is Outcome.CORRECT) is not bool(r["score_recorded"])]
+    assert odd == [("10{,}000", "10000")]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "completion", "reference", "strict", "lenient", "rules"),
+    [
+        ("aime", r"\boxed{\frac{66}{2}}", "33", "no_answer", "correct", "boxed_not_integer_disputed math_verify"),
+        ("aime", r"\boxed{\frac{66}{2}}", "44", "no_answer", "no_answer", "boxed_not_integer boxed_not_integer"),
+        ("aime", r"\boxed{33}</think> Done.", "33", "no_answer", "correct", "none_found thinking"),
+        ("aime", "So n = 33, I think.", "33", "no_answer", "correct", "none_found last_number"),
+        ("gsm8k", r"\boxed{\frac{7}{2}}", "3.5", "correct", "correct", "boxed_expression boxed_expression"),
+        ("temporal_sequences", "Answer: (B) 6pm to 9pm", "(A)", "incorrect", "correct", "cue_inconsistent option_text"),
+        ("folio", "Tom is a wild turkey.", "True", "no_answer", "correct", "none_found restated"),
+        ("folio", "Tom is not a wild turkey.", "False", "no_answer", "correct", "none_found restated"),
+        ("folio", "Tom is not a wild turkey.", "True", "no_answer", "no_answer", "none_found none_found"),
+        ("musique", "3rd generation", "third generation", "incorrect", "correct", "whole_text number_words"),
+        ("musique", "Answer: Apple Corps Limited", "Apple Corps", "incorrect", "correct", "cue contained"),
+    ],
+)
+def test_lenient_verdicts_stand_beside_the_strict_ones(
+    benchmark: str, completion: str, reference: str, strict: str, lenient: str, rules: str
+) -> None:
+    conclusion = "Tom is a wild turkey." if benchmark == "folio" else None
+    verdict = grade_completion(benchmark, completion, "stop", reference, OPTIONS, conclusion)
+    assert (verdict.outcome, verdict.lenient or verdict.outcome) == (strict, lenient)
+    assert f"{verdict.rule} {verdict.lenient_rule or verdict.rule}" == rules
+
+
+def test_the_whole_tail_has_an_f1_of_its_own() -> None:
+    verdict = grade_completion("musique", "London? No.\n\nAnswer: Paris", "stop", "Paris")
+    assert (verdict.f1, verdict.tail_f1) == (1.0, 0.4)
+
+
+def test_truncated_answers_are_not_read_leniently_either() -> None:
+    verdict = grade_completion("aime", r"<think>1</think>\boxed{33}", "length", "33")
+    assert (verdict.outcome, verdict.lenient) == (Outcome.TRUNCATED, None)
