@@ -41,9 +41,11 @@ def start_cluster(address: str | None, num_slots: int) -> Iterator[Cluster]:
         yield Cluster(base_url=f"http://{host}:{port}")
     finally:
         with suppress(KeyboardInterrupt):  # a second Ctrl-C must not leave processes behind
-            if local:
-                serve.shutdown()
-            ray.shutdown()
+            try:
+                if local:
+                    serve.shutdown()
+            finally:
+                ray.shutdown()
 
 
 def _init_ray(address: str | None, num_slots: int) -> None:

@@ -9,11 +9,12 @@ import json
 import logging
 import shutil
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def _run(
             return print_result(study, folder, as_json=as_json, wall_s=None)
         num_stored = len(study_results(study, folder))
         console.print(f"{study.study}: resumes; {num_stored} of {plan.num_trials} trials are stored", highlight=False)
-    failed = _run_trials(study, plan, folder, address, console)
+    with redirect_stdout(sys.stderr):  # where Ray tells of its processes; stdout is for the result alone
+        failed = _run_trials(study, plan, folder, address, console)
     results = study_results(study, folder)
     write_json(folder.path / "finished.json", {"trials": len(results), "failed": failed})
     return print_result(study, folder, as_json=as_json, wall_s=time.monotonic() - started)
@@ -113,7 +115,8 @@ def _run_trials(study: StudyConfig, plan: Plan, folder: StudyFolder, address: st
 
 def _end_engines(pool: Any) -> None:
     for app_name in ray.get(pool.engines.remote()):
-        end_application(app_name)
+        with suppress(TimeoutError):  # the end of the cluster, or of the pool on a joined one, takes it along
+            end_application(app_name)
 
 
 def _tune(phase: Phase, context: StudyContext, watcher: Any) -> None:

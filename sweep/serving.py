@@ -105,7 +105,7 @@ def engine_fault(slot: Slot) -> str | None:
         return "its application is gone"
     if application.status is ApplicationStatus.RUNNING:
         return None
-    return _first_line(application.message) or application.status.value.lower()
+    return _first_line(_message(application)) or application.status.value.lower()
 
 
 def log_path(app_name: str, settings: EngineSettings) -> Path:
@@ -139,7 +139,7 @@ def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings
             case ApplicationStatus.RUNNING:
                 return
             case ApplicationStatus.DEPLOY_FAILED | ApplicationStatus.UNHEALTHY:
-                raise _start_failure(application.message if application else "", log)
+                raise _start_failure(_message(application) if application else "", log)
             case _ if time.monotonic() > deadline:
                 raise EngineFailed(
                     f"no healthy engine after engine.start_timeout_s = {settings.start_timeout_s:g} s; log: {log}"
@@ -162,6 +162,12 @@ def _start_failure(message: str, log: Path) -> TrialError:
     cause = next((line.strip() for line in reversed(message.splitlines()) if "Error" in line or "Mismatch" in line), "")
     kind = CanaryMismatch if "CanaryMismatch" in cause else EngineFailed
     return kind(f"the engine did not start: {cause or _first_line(message)}; log: {log}")
+
+
+def _message(application: Any) -> str:
+    """What Serve says of an application: the deployments' own words hold the cause, the application's often do not."""
+    parts = [application.message, *(deployment.message for deployment in application.deployments.values())]
+    return "\n".join(filter(None, reversed(parts)))
 
 
 def _first_line(text: str) -> str:

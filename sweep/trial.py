@@ -126,17 +126,21 @@ def _ask(endpoint: Endpoint, checkpoint: CheckpointFacts, seed: int, context: St
     try:
         summary = asyncio.run(running)
     except EvaluateError as error:
-        raise _fault(str(error), context, meter.slot) from error
+        raise _fault(str(error), endpoint.model, context, meter.slot) from error
     if summary.num_errors:
         failed = next(answer for answer in read_answers(folder) if answer.outcome is Outcome.ERROR)
-        raise _fault(f"{summary.num_errors} questions without an answer: {failed.error}", context, meter.slot)
+        what = f"{summary.num_errors} questions without an answer: {failed.error}"
+        raise _fault(what, endpoint.model, context, meter.slot)
     Throughput(meter.tokens_per_s(), study.concurrency).write(folder)
 
 
-def _fault(what: str, context: StudyContext, slot: Slot) -> TrialError:
+def _fault(what: str, model: str, context: StudyContext, slot: Slot) -> TrialError:
     """The engine's own fault where Serve knows one, else what the client met."""
     cause = engine_fault(slot)
     log = log_path(slot.app_name, context.engine)
+    gone = (f"`{model}` does not exist", f"serves no model {model!r}")  # the name goes with the weights
+    if cause is None and any(words in what for words in gone):
+        cause = "Serve has started another in its place"
     if cause is not None:
         return EngineFailed(f"the engine died: {cause}; {what}; log: {log}")
     return EvaluationFailed(f"{what}; log: {log}")
