@@ -1,4 +1,4 @@
-"""The command line: python -m compress run | inspect.
+"""The command line: python -m compress run | grid | inspect.
 
 Exit codes: 0 done, 1 the numbers or the disk did not allow it, 2 a request that cannot be met. torch is imported only
 after everything that can be refused without it has been checked.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from compress.calibration import MAX_LENGTH, MAX_SAMPLES, MAX_SEED, load_calibration
-from compress.errors import CompressError, InputError, nearest_name
-from compress.methods import parse_width
+from compress.errors import CompressError, InputError, SchemesFailedError, nearest_name
+from compress.grid import load_grid, located
+from compress.methods import DEFAULT_PROPAGATE, Propagate, parse_width
+from compress.report import load_report
 from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
 
 PROGRAM = "python -m compress"
@@ -30,11 +32,38 @@ app = typer.Typer(
     epilog="Begin with: python -m compress run MODEL OUT --method rtn --num-bits 4 --group-size 64",
 )
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with config.json and *.safetensors.")]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="FILE.txt is joined and cut into rows; FILE.jsonl has text or messages."),
+]
+NumSamples = Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Calibration rows.")]
+MaxLength = Annotated[int, typer.Option(min=1, max=MAX_LENGTH, help="Tokens of a row, at most.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Which rows are drawn.")]
+FormatName = Annotated[
+    str, typer.Option(help="packed, dequantized (16-bit values), or auto: packed where vLLM has a kernel.")
+]
+PlatformName = Annotated[
+    str | None, typer.Option(help="cpu or cuda: where it will be served; default: what this machine has.")
+]
+DeviceName = Annotated[str | None, typer.Option(help="cpu or cuda:N: where it is solved; default: as platform.")]
+PropagateName = Annotated[
+    str | None,
+    typer.Option(
+        help="What each layer's inputs are measured on: dense, the unchanged model, shared by all schemes; compressed, "
+        f"what the scheme made of the layers before. Default: {DEFAULT_PROPAGATE}."
+    ),
+]
+MemoryGib = Annotated[
+    float | None,
+    typer.Option(min=0, help="Host memory for activations; more goes to files. Default: half of what is free."),
+]
+EXIT_CODES = "Exit codes: 0 done, 1 the numbers or the disk did not allow it, 2 the request cannot be met."
 
 
-@app.command(epilog="Exit codes: 0 done, 1 the numbers or the disk did not allow it, 2 the request cannot be met.")
+@app.command(epilog=EXIT_CODES)
 def run(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with config.json and *.safetensors.")],
+    model: ModelFolder,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not exist yet.")],
     method: Annotated[
         str, typer.Option(help="rtn and magnitude look at weights alone; gptq, sparsegpt and wanda need --calibration.")
@@ -61,20 +90,15 @@ def run(
     dampening_frac: Annotated[
         float, typer.Option(help="Share of the Hessian's mean diagonal that is added to it.")
     ] = 0.01,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="FILE.txt is joined and cut into rows; FILE.jsonl has text or messages."),
-    ] = None,
-    num_samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Calibration rows.")] = 128,
-    max_seq_length: Annotated[int, typer.Option(min=1, max=MAX_LENGTH, help="Tokens of a row, at most.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Which rows are drawn.")] = 0,
-    format: Annotated[
-        str, typer.Option(help="packed, dequantized (16-bit values), or auto: packed where vLLM has a kernel.")
-    ] = "auto",
-    platform: Annotated[
-        str | None, typer.Option(help="cpu or cuda: where it will be served; default: what this machine has.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda:N: where it is solved; default: as platform.")] = None,
+    propagate: PropagateName = None,
+    calibration: CalibrationFile = None,
+    num_samples: NumSamples = 128,
+    max_seq_length: MaxLength = 2048,
+    seed: Seed = 0,
+    format: FormatName = "auto",
+    platform: PlatformName = None,
+    device: DeviceName = None,
+    memory_gib: MemoryGib = None,
     as_json: AsJson = False,
 ) -> int:
     """Compress MODEL into the new folder OUT.
@@ -104,24 +128,107 @@ def run(
         pattern=pattern,
         act_order=act_order,
         dampening_frac=dampening_frac,
+        propagate=propagate,  # type: ignore[arg-type]  # likewise
     )
-    wanted = CheckpointFormat(_one_of("format", format, [str(name) for name in CheckpointFormat]))
-    target: Platform | None = None
-    if platform is not None:
-        target = "cuda" if _one_of("platform", platform, ["cpu", "cuda"]) == "cuda" else "cpu"
+    wanted, target = _parse_format(format), _parse_platform(platform)
+    from compress.checkpoint import check_absent
     from compress.job import check_without_torch
 
     texts = None
     if calibration is not None:
         texts = load_calibration(calibration, num_samples=num_samples, max_seq_length=max_seq_length, seed=seed)
-    check_without_torch(model, out, scheme, texts)
+    check_absent(out)
+    check_without_torch(model, [scheme], texts)
     from compress.pipeline import compress_model
 
     report = compress_model(
-        model, out, scheme, texts, format=wanted, device=device, platform=target, on_progress=_show_progress
+        model,
+        out,
+        scheme,
+        texts,
+        format=wanted,
+        device=device,
+        platform=target,
+        memory_gib=memory_gib,
+        on_progress=_show_progress,
     )
     print(json.dumps(report.to_json(), indent=2) if as_json else _render_report(report))
     return 0
+
+
+@app.command(epilog=EXIT_CODES)
+def grid(
+    model: ModelFolder,
+    out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Gets one checkpoint folder a scheme.")],
+    schemes: Annotated[Path, typer.Argument(metavar="SCHEMES.yaml", help="A list of schemes.")],
+    calibration: CalibrationFile = None,
+    num_samples: NumSamples = 128,
+    max_seq_length: MaxLength = 2048,
+    seed: Seed = 0,
+    propagate: PropagateName = None,
+    format: FormatName = "auto",
+    platform: PlatformName = None,
+    device: DeviceName = None,
+    memory_gib: MemoryGib = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compress MODEL by every scheme of SCHEMES.yaml in one pass, into OUT_DIR/NAME each.
+
+    [bold]python -m compress grid MODEL OUT_DIR SCHEMES.yaml --calibration text.txt[/bold]
+
+    SCHEMES.yaml is a list of mappings; a list as a value stands for each of its items:
+
+    [bold]- {method: gptq, num_bits: [2, 3, 4], group_size: 64}[/bold]
+
+    [bold]- {method: sparsegpt, sparsity: 2:4, name: half}[/bold]
+
+    Keys: method, num_bits, group_size, symmetric, sparsity (a share or n:m), act_order, dampening_frac, block_size,
+    propagate; format; name, of the folder, instead of the scheme's own such as gptq-w3-g64-sym.
+
+    The model is read once and each layer's inputs are measured once for all schemes that propagate dense. Run again,
+    after a kill or Ctrl-C too, it goes on behind the last finished layer; checkpoints that are there are kept.
+    """
+    wanted, target = _parse_format(format), _parse_platform(platform)
+    default = None
+    if propagate is not None:
+        default = Propagate(_one_of("propagate", propagate, [str(name) for name in Propagate]))
+    entries = load_grid(schemes, format=wanted, propagate=default)
+    texts = None
+    if calibration is not None:
+        texts = load_calibration(calibration, num_samples=num_samples, max_seq_length=max_seq_length, seed=seed)
+    from compress.job import check_scheme, check_without_torch, choose_format
+
+    _, shapes = check_without_torch(model, [], texts)
+    for entry in entries:
+        with located(schemes, entry.index):
+            check_scheme(entry.scheme, shapes, texts)
+            choose_format(entry.format, entry.scheme, target, shapes)
+    from compress.pipeline import compress_models
+
+    outs, failed = {entry.name: out_dir / entry.name for entry in entries}, {}
+    try:
+        compress_models(
+            model,
+            list(outs.values()),
+            [entry.scheme for entry in entries],
+            texts,
+            formats=[entry.format for entry in entries],
+            device=device,
+            platform=target,
+            memory_gib=memory_gib,
+            on_progress=_show_progress,
+        )
+    except SchemesFailedError as error:
+        failed = {out.name: str(failure) for out, failure in error.failures.items()}
+    made = {name: load_report(out) for name, out in outs.items() if name not in failed}
+    if as_json:
+        reports = {name: report.to_json() for name, report in made.items() if report}
+        print(json.dumps({"checkpoints": reports, "failed": failed}, indent=2))
+    else:
+        print(_render_grid(made))
+    for name, cause in failed.items():
+        print(f"error: {name}: {cause}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 @app.command()
@@ -168,6 +275,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _parse_format(name: str) -> CheckpointFormat:
+    return CheckpointFormat(_one_of("format", name, [str(format) for format in CheckpointFormat]))
+
+
+def _parse_platform(name: str | None) -> Platform | None:
+    if name is None:
+        return None
+    return "cuda" if _one_of("platform", name, ["cpu", "cuda"]) == "cuda" else "cpu"
+
+
 def _one_of(key: str, value: str, valid: Sequence[str]) -> str:
     if value not in valid:
         raise InputError(key, value, f"one of {', '.join(valid)}", nearest_name(value, valid))
@@ -195,6 +312,18 @@ def _render_report(report: Any) -> str:
         ("fingerprint", report.weights_fingerprint[:16]),
     ]
     return "\n".join(f"{label:<15} {value}" for label, value in lines)
+
+
+def _render_grid(reports: Mapping[str, Any]) -> str:
+    width = max(map(len, reports), default=4)
+    lines = [f"{'name':<{width}}  format       effective bits  pruned  relative loss  packed GB"]
+    for name, report in reports.items():
+        loss = "-" if report.loss is None else f"{report.loss:.3g}"
+        lines.append(
+            f"{name:<{width}}  {report.format:<11}  {report.effective_bits:>14.3f}  {report.sparsity:>6.3f}  "
+            f"{loss:>13}  {report.checkpoint_gb:>9.6f}"
+        )
+    return "\n".join(lines)
 
 
 def _with_option(error: InputError) -> str:

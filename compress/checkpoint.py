@@ -7,22 +7,19 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.errors import InputError, ModelError, nearest_name
 from compress.size import Shapes, read_header, shapes_from_config, weight_files
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-MAX_SHARD_SIZE = "4GB"
 CHUNK_BYTES = 1 << 24
 # Beside the weights a checkpoint consists of small files: tokenizer, chat template, generation settings.
 _COPIED_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 _NOT_COPIED = ("config.json", "compression_report.json")
+_KEY_NAME = ".key"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -69,26 +66,37 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary sibling of `out` to write into; on success everything is synced and renamed to `out`, on an error it
-    is removed. What an earlier, killed process of this host left for the same `out` is removed first.
+def whole_folders(outs: Sequence[Path], key: str) -> Iterator[list[Path]]:
+    """A temporary sibling of each of `outs` to write into, until publish() makes it appear whole.
 
-    Raises InputError when `out` exists already.
+    When the block ends, by an error too, what was not published is removed. Only a process that is killed or
+    interrupted (Ctrl-C) leaves its folders: the next one that asks for the same `key`, which names everything that
+    decides the bytes, goes on with them; one with another key removes them. Those of living processes and other hosts
+    are left alone. Raises InputError when one of `outs` exists already.
     """
-    check_absent(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
-    temporary = out.parent / f"{_temporary_prefix(out)}{os.getpid()}"
-    temporary.mkdir()
+    folders: list[Path] = []
+    interrupted = False
     try:
-        yield temporary
-        _sync(temporary)
-        check_absent(out)
-        temporary.rename(out)
-        _sync_one(out.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for out in outs:
+            check_absent(out)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            folders.append(_take_over(out, key))
+        yield folders
+    except (KeyboardInterrupt, SystemExit):
+        interrupted = True
         raise
+    finally:
+        for folder in [] if interrupted else folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Rename a temporary folder of whole_folders to `out`, synced. Raises InputError when `out` exists by now."""
+    (folder / _KEY_NAME).unlink()
+    _sync(folder)
+    check_absent(out)
+    folder.rename(out)
+    _sync_one(out.parent)
 
 
 def check_absent(out: Path) -> None:
@@ -106,32 +114,33 @@ def copy_companions(source: Path, out: Path) -> None:
             shutil.copyfile(path, out / path.name)
 
 
-def write_checkpoint(
-    out: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], quantization: Mapping[str, Any] | None
-) -> None:
-    """Write config.json and the safetensors files (sharded above 4 GB). quantization: the config's entry, if packed."""
-    from huggingface_hub import save_torch_state_dict
-
-    config = dict(config)
-    if quantization is not None:
-        config["quantization_config"] = dict(quantization)
-    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
-    save_torch_state_dict(ordered, out, max_shard_size=MAX_SHARD_SIZE)
-    for path in weight_files(out):
-        path.chmod(0o644)  # safetensors writes for the owner alone; a replica may run as someone else
+def write_config(out: Path, config: Mapping[str, Any], quantization: Mapping[str, Any] | None) -> None:
+    """Write config.json. quantization: its entry, if weights are packed."""
+    content = {**config, **({} if quantization is None else {"quantization_config": dict(quantization)})}
+    (out / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _temporary_prefix(out: Path) -> str:
     return f".{out.name}.tmp-{socket.gethostname()}-"
 
 
-def _remove_leftovers(out: Path) -> None:
+def _take_over(out: Path, key: str) -> Path:
+    """This process's temporary folder for `out`: what a dead one left of the same key, or an empty one."""
     prefix = _temporary_prefix(out)
-    for path in out.parent.glob(f"{prefix}*"):
+    mine = out.parent / f"{prefix}{os.getpid()}"
+    for path in sorted(out.parent.glob(f"{prefix}*")):
         owner = path.name.removeprefix(prefix)
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        if not owner.isdigit() or (path != mine and Path(f"/proc/{owner}").exists()):
+            continue
+        key_file = path / _KEY_NAME
+        if key_file.exists() and key_file.read_text(encoding="utf-8") == key and not (path != mine and mine.exists()):
+            path.rename(mine)
+        else:
             shutil.rmtree(path, ignore_errors=True)
+    if not mine.exists():
+        mine.mkdir()
+        (mine / _KEY_NAME).write_text(key, encoding="utf-8")
+    return mine
 
 
 def _sync(folder: Path) -> None:

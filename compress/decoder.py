@@ -1,4 +1,5 @@
-"""The decoder as a walk over its layers: transformers' own modules do the forwards, one layer on the device at a time.
+"""The decoder as a walk over its layers: transformers' own modules do the forwards, one layer on the device at a time,
+its weights read from the model's files when its turn comes.
 
 Shapes: N tokens, T positions of a row, C columns/in. A batch is [rows, T, hidden]; rows are padded on the right, which
 causal attention never looks back at, so no mask is needed; `real` says which positions are no padding.
@@ -6,63 +7,92 @@ causal attention never looks back at, so no mask is needed; `real` says which po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.activations import Batch
 from compress.errors import CalibrationError
-from compress.hessian import HessianSum
+from compress.shards import TensorReader
 
 # Tokens of one forward, and so of one product into the Hessian: see HessianSum.add.
 BATCH_TOKENS = 8192
-
-
-@dataclass(frozen=True)
-class Batch:
-    """hidden [rows, T, C]: what enters the next layer; real [rows, T]; positions: the rotary cosines and sines."""
-
-    hidden: Tensor
-    real: Tensor
-    positions: tuple[Tensor, Tensor]
 
 
 class _ReachedError(Exception):
     """Ends a forward at the module whose inputs were asked for."""
 
 
-def load_decoder(model: Path, dtype: torch.dtype) -> Any:
-    """The causal language model in eval mode on the CPU."""
+class Decoder:
+    """A causal language model of which only the embedding's rows and one layer at a time are in memory, in `dtype`."""
+
+    def __init__(self, model: Path, dtype: torch.dtype, device: torch.device) -> None:
+        from transformers import AutoConfig
+
+        self.config = AutoConfig.from_pretrained(model)
+        self.dtype, self.device, self.reader = dtype, device, TensorReader(model)
+        with torch.device("meta"):
+            skeleton = _skeleton(self.config, dtype)
+        self._layers: Sequence[nn.Module] = skeleton.model.layers
+        self._rotary: Any = type(skeleton.model.rotary_emb)(config=self.config)
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    def read_layer(self, index: int) -> dict[str, Tensor]:
+        """The tensors of a layer on the device, by their names within it."""
+        names = self._layers[index].state_dict()
+        return {name: self.read(f"model.layers.{index}.{name}").to(self.device) for name in names}
+
+    def read(self, name: str) -> Tensor:
+        """A tensor of the model, on the CPU."""
+        return self.reader.read(name).to(self.dtype)
+
+    def layer(self, index: int, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """transformers' module of a layer, holding `tensors` themselves."""
+        layer = copy.deepcopy(self._layers[index])
+        layer.load_state_dict(dict(tensors), assign=True)
+        return layer.requires_grad_(False)
+
+    def check_rows(self, rows: Sequence[Sequence[int]]) -> None:
+        """Raises CalibrationError for a row longer than the model's positions or its sliding window."""
+        longest, positions = max(map(len, rows)), self.config.max_position_embeddings
+        limit = min(getattr(self.config, "sliding_window", None) or positions, positions)
+        if longest > limit:
+            raise CalibrationError("max_seq_length", longest, f"at most {limit}, as far as this model attends")
+
+    def embed(self, rows: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Token rows as batches of about BATCH_TOKENS on the device, rows of like length together."""
+        weight = self.reader.read("model.embed_tokens.weight")
+        pending: list[Sequence[int]] = []
+        for row in sorted(rows, key=len):
+            if pending and (len(pending) + 1) * len(row) > BATCH_TOKENS:
+                yield self._embed(weight, pending)
+                pending = []
+            pending.append(row)
+        yield self._embed(weight, pending)
+
+    def _embed(self, weight: Tensor, rows: Sequence[Sequence[int]]) -> Batch:
+        length = max(map(len, rows))
+        tokens = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
+        real = torch.arange(length) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+        hidden = weight[tokens].to(self.dtype)
+        cosines, sines = self._rotary(hidden, torch.arange(length).unsqueeze(0))
+        positions = cosines.to(self.device), sines.to(self.device)
+        return Batch(hidden.to(self.device), None if real.all() else real.to(self.device), positions)
+
+
+def _skeleton(config: Any, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    decoder: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa")
-    return decoder.eval()
-
-
-@torch.no_grad()
-def embed_rows(model: Any, rows: Sequence[Sequence[int]], device: torch.device) -> list[Batch]:
-    """Token rows as batches of about BATCH_TOKENS, rows of like length together.
-
-    Raises CalibrationError for a row longer than the model's positions or its sliding window.
-    """
-    longest = max(map(len, rows))
-    window = getattr(model.config, "sliding_window", None) or model.config.max_position_embeddings
-    limit = min(window, model.config.max_position_embeddings)
-    if longest > limit:
-        raise CalibrationError("max_seq_length", longest, f"at most {limit}, as far as this model attends")
-    batches: list[Batch] = []
-    pending: list[Sequence[int]] = []
-    for row in sorted(rows, key=len):
-        if pending and (len(pending) + 1) * len(row) > BATCH_TOKENS:
-            batches.append(_embed(model, pending, device))
-            pending = []
-        pending.append(row)
-    return [*batches, _embed(model, pending, device)]
+    build: Any = AutoModelForCausalLM.from_config
+    return build(config, dtype=dtype, attn_implementation="sdpa").eval()
 
 
 @torch.no_grad()
@@ -89,17 +119,14 @@ def unit_inputs(layer: Any, unit: Sequence[str], batch: Batch) -> Tensor:
 @torch.no_grad()
 def pass_unit(layer: nn.Module, unit: Sequence[str], batch: Batch, inputs: Tensor) -> Batch:
     """The batch after `unit`, given its inputs: o and down end a block and add their outputs to the stream."""
-    if unit[0] not in ("self_attn.o_proj", "mlp.down_proj"):
+    if not ends_block(unit):
         return batch
     return replace(batch, hidden=batch.hidden + layer.get_submodule(unit[0])(inputs))
 
 
-def measure_hessian(inputs: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
-    """H [C, C] over the real tokens of one unit's inputs, a batch at a time. Raises NumericalError if not finite."""
-    total = HessianSum(inputs[0].shape[-1])
-    for values, batch in zip(inputs, batches, strict=True):
-        total.add(values[batch.real])
-    return total.mean()
+def ends_block(unit: Sequence[str]) -> bool:
+    """Whether the residual stream changes after the unit."""
+    return unit[0] in ("self_attn.o_proj", "mlp.down_proj")
 
 
 def _inputs_of(module: nn.Module, forward: Callable[[], object]) -> Tensor:
@@ -123,13 +150,3 @@ def _inputs_of(module: nn.Module, forward: Callable[[], object]) -> Tensor:
 def _tensor(value: Any) -> Tensor:
     assert isinstance(value, Tensor)
     return value
-
-
-def _embed(model: Any, rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
-    length = max(map(len, rows))
-    tokens = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
-    real = torch.arange(length) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
-    embed: Callable[[Tensor], Tensor] = model.model.embed_tokens
-    hidden = embed(tokens)
-    cosines, sines = model.model.rotary_emb(hidden, torch.arange(length).unsqueeze(0))
-    return Batch(hidden.to(device), real.to(device), (cosines.to(device), sines.to(device)))

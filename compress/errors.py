@@ -7,12 +7,14 @@ CompressError
 │   ├── CalibrationError  too little, empty or unreadable calibration text
 │   └── FormatError       a packed checkpoint was asked for that no kernel would load
 └── NumericalError        activations or Hessians that are not finite, or cannot be factored at any damping
+    └── SchemesFailedError    some schemes of a pass met one; the checkpoints of the others are there
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 
 class CompressError(Exception):
@@ -53,6 +55,17 @@ class FormatError(InputError):
 
 class NumericalError(CompressError):
     """Numbers that admit no solution: not finite, or singular at every damping tried."""
+
+
+class SchemesFailedError(NumericalError):
+    """failures: what each scheme met, by the folder it was to go to. All other checkpoints of the pass are whole."""
+
+    def __init__(self, failures: Mapping[Path, NumericalError]) -> None:
+        self.failures = dict(failures)
+        super().__init__("; ".join(f"{out.name}: {error}" for out, error in self.failures.items()))
+
+    def __reduce__(self) -> tuple[type[SchemesFailedError], tuple[dict[Path, NumericalError]]]:
+        return type(self), (self.failures,)
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:

@@ -20,6 +20,7 @@ MAX_DAMPENING_FRAC = 10.0
 # Slices of columns in which H is summed: 4 leave out 3/8 of the product.
 NUM_SLICES = 4
 MIN_SLICE = 128
+EXACT_IN_TENSOR_CORES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,36 @@ class Factor:
     dampening_frac: float
     num_raised: int
 
+    def without_dead(self, weight: Tensor, order: Tensor | None = None) -> Tensor:
+        """weight [R, C] with 0 in the columns that no calibration token reached; `dead` is in `order`."""
+        dead = self.dead if order is None else self.dead[order.argsort()]
+        return weight.masked_fill(dead, 0)
+
+
+class InputStatistics:
+    """What the inputs of one unit were like, shared by all schemes: hessian [C, C], and its factors, each made once for
+    a damping and an order.
+    """
+
+    def __init__(self, hessian: Tensor) -> None:
+        self.hessian = hessian
+        self._factors: dict[tuple[float, bool], tuple[Factor, Tensor | None]] = {}
+
+    def factor(self, dampening_frac: float, act_order: bool) -> tuple[Factor, Tensor | None]:
+        """The factor of H in the order of the sweep, and that order [C], None = as they lie. Raises NumericalError."""
+        key = (dampening_frac, act_order)
+        if key not in self._factors:
+            order = falling_diagonal(self.hessian) if act_order else None
+            ordered = self.hessian if order is None else self.hessian[order][:, order]
+            self._factors[key] = factor(ordered, dampening_frac), order
+        return self._factors[key]
+
 
 class HessianSum:
-    """Running sum of x x' over batches; fp32 on the inputs' device, fp64 for fp64 inputs."""
+    """Running sum of x x' over batches; fp32 on the inputs' device, fp64 for fp64 inputs.
+
+    16-bit inputs on CUDA go into the product as they are: their products are exact, only the sum is in fp32.
+    """
 
     def __init__(self, num_columns: int) -> None:
         self.num_columns, self.num_tokens = num_columns, 0
@@ -44,14 +72,21 @@ class HessianSum:
 
     def add(self, inputs: Tensor) -> None:
         """Count inputs [N, C]. Keep N between 2048 and 16384: longer products lose accuracy, shorter ones time."""
-        inputs = inputs if inputs.dtype == torch.float64 else inputs.float()
+        exact = inputs.dtype in EXACT_IN_TENSOR_CORES and inputs.is_cuda
+        if not exact and inputs.dtype != torch.float64:
+            inputs = inputs.float()
         if self._sum is None:
-            self._sum = inputs.new_zeros(self.num_columns, self.num_columns)
+            dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
+            self._sum = inputs.new_zeros(self.num_columns, self.num_columns, dtype=dtype)
         width = max(MIN_SLICE, -(-self.num_columns // NUM_SLICES))
         with full_precision():
             for start in range(0, self.num_columns, width):  # H is symmetric: what lies left of a slice is not computed
-                end = start + width
-                self._sum[start:end, start:].addmm_(inputs[:, start:end].T, inputs[:, start:])
+                slice_, rest = inputs[:, start : start + width].T, inputs[:, start:]
+                total = self._sum[start : start + width, start:]
+                if exact:
+                    total += torch.mm(slice_, rest, out_dtype=torch.float32)
+                else:
+                    total.addmm_(slice_, rest)
         self.num_tokens += inputs.shape[0]
 
     def mean(self) -> Tensor:
@@ -82,12 +117,29 @@ def factor(hessian: Tensor, dampening_frac: float) -> Factor:
     raise NumericalError(f"the Hessian cannot be factored, even with {MAX_DAMPENING_FRAC:g} x its mean diagonal added")
 
 
+def falling_diagonal(hessian: Tensor) -> Tensor:
+    """The order of act_order, [C]: largest inputs first, while there are columns left to compensate."""
+    return hessian.diagonal().argsort(descending=True, stable=True)
+
+
 def relative_loss(weight: Tensor, changed: Tensor, hessian: Tensor) -> float:
     """tr((W-Q) H (W-Q)') / tr(W H W') for W = weight [R, C], Q = changed [R, C]; 0 when both vanish."""
+    lost, whole = output_energy(weight - changed, hessian), output_energy(weight, hessian)
+    return lost / whole if whole > 0 else lost
+
+
+def output_energy(weight: Tensor, hessian: Tensor) -> float:
+    """tr(W H W') of weight [R, C]: the squared outputs, a sum over slices of the symmetric H."""
+    width = max(MIN_SLICE, -(-hessian.shape[0] // NUM_SLICES))
+    energy = torch.zeros((), dtype=torch.float64, device=weight.device)
     with full_precision():
-        error = weight - changed
-        lost, whole = ((error @ hessian) * error).sum(), ((weight @ hessian) * weight).sum()
-    return float(lost / whole) if whole > 0 else float(lost)
+        for start in range(0, hessian.shape[0], width):
+            end = start + width
+            mine = weight[:, start:end]
+            product = mine @ hessian[start:end, start:end]
+            product.addmm_(weight[:, end:], hessian[end:, start:end], alpha=2)  # what lies right of it, twice
+            energy += (product * mine).sum(dtype=torch.float64)
+    return float(energy)
 
 
 @contextmanager

@@ -5,13 +5,13 @@ Importing this module imports no torch, so that most refusals come at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.calibration import Calibration, calibration_rows
-from compress.checkpoint import check_absent, check_weights, read_config
+from compress.checkpoint import check_weights, read_config
 from compress.errors import CalibrationError, FormatError, InputError, ModelError
 from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape
 from compress.servable import packed_obstacle
@@ -23,55 +23,83 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Target:
+    """One checkpoint to make. format: PACKED or DEQUANTIZED; schemes: {weight: its scheme, or None: left as it is}."""
+
+    out: Path
+    scheme: Scheme
+    format: CheckpointFormat
+    schemes: Mapping[str, Scheme | None]
+
+
+@dataclass(frozen=True)
 class Job:
-    """A request that nothing speaks against. rows: token ids; format: PACKED or DEQUANTIZED; stored_dtype: of scales
-    and of values that are not packed.
-    """
+    """A request that nothing speaks against. rows: token ids; stored_dtype: of scales and of values not packed."""
 
     model: Path
-    scheme: Scheme
+    targets: tuple[Target, ...]
     config: Mapping[str, Any]
     shapes: Shapes
+    calibration: Calibration | None
     rows: Sequence[Sequence[int]]
-    format: CheckpointFormat
     device: torch.device
     stored_dtype: torch.dtype
+
+    def only(self, targets: Iterable[Target]) -> Job:
+        """The same for fewer targets."""
+        return replace(self, targets=tuple(targets))
 
 
 def check_job(
     model: Path,
-    out: Path,
-    scheme: Scheme,
+    outs: Sequence[Path],
+    schemes: Sequence[Scheme],
     calibration: Calibration | None,
     *,
-    format: CheckpointFormat = CheckpointFormat.AUTO,
+    formats: Sequence[CheckpointFormat],
     device: str | None = None,
     platform: Platform | None = None,
 ) -> Job:
     """Raises InputError (its subclasses say what about) for a request that cannot be met."""
-    config, shapes = check_without_torch(model, out, scheme, calibration)
-    chosen = _choose_format(format, scheme, platform or _default_platform(), shapes)
+    config, shapes = check_without_torch(model, schemes, calibration)
+    targets = tuple(
+        Target(
+            out,
+            scheme,
+            choose_format(format, scheme, platform, shapes),
+            dict.fromkeys(linear_shapes(shapes), scheme),
+        )
+        for out, scheme, format in zip(outs, schemes, formats, strict=True)
+    )
     chosen_device = _parse_device(device)
     rows = _tokenize(model, config, calibration) if calibration else []
-    return Job(model, scheme, config, shapes, rows, chosen, chosen_device, _stored_dtype(config))
+    return Job(model, targets, config, shapes, calibration, rows, chosen_device, _stored_dtype(config))
 
 
 def check_without_torch(
-    model: Path, out: Path, scheme: Scheme, calibration: Calibration | None
+    model: Path, schemes: Sequence[Scheme], calibration: Calibration | None
 ) -> tuple[dict[str, Any], Shapes]:
     """The part of check_job that is quick: the model's config and shapes. Raises InputError."""
-    if scheme.needs_calibration and calibration is None:
-        raise CalibrationError("calibration", "missing", f"a .txt or .jsonl file for {scheme.method}")
-    check_absent(out)
     config = read_config(model)
     shapes = check_weights(model, config)
-    for name, (num_rows, num_columns) in linear_shapes(shapes).items():
-        check_shape(scheme, name, num_rows, num_columns)
+    for scheme in schemes:
+        check_scheme(scheme, shapes, calibration)
     return config, shapes
 
 
-def _choose_format(wanted: CheckpointFormat, scheme: Scheme, platform: Platform, shapes: Shapes) -> CheckpointFormat:
-    obstacle = packed_obstacle(scheme, platform, linear_shapes(shapes))
+def check_scheme(scheme: Scheme, shapes: Shapes, calibration: Calibration | None) -> None:
+    """Raises InputError when the scheme does not fit the model's shapes, or calibration is missing for it."""
+    if scheme.needs_calibration and calibration is None:
+        raise CalibrationError("calibration", "missing", f"a .txt or .jsonl file for {scheme.method}")
+    for name, (num_rows, num_columns) in linear_shapes(shapes).items():
+        check_shape(scheme, name, num_rows, num_columns)
+
+
+def choose_format(
+    wanted: CheckpointFormat, scheme: Scheme, platform: Platform | None, shapes: Shapes
+) -> CheckpointFormat:
+    """PACKED or DEQUANTIZED. Raises FormatError when packed is wanted and the platform's vLLM would not load it."""
+    obstacle = packed_obstacle(scheme, platform or _default_platform(), linear_shapes(shapes))
     if wanted is CheckpointFormat.PACKED and obstacle is not None:
         raise FormatError("format", "packed", f"auto or dequantized here: {obstacle}")
     if wanted is CheckpointFormat.AUTO:

@@ -31,6 +31,14 @@ class Observer(StrEnum):
     HQQ = "hqq"
 
 
+class Propagate(StrEnum):
+    """What a layer's inputs are measured on: the dense model before it, or what this scheme made of it."""
+
+    DENSE = "dense"
+    COMPRESSED = "compressed"
+
+
+DEFAULT_PROPAGATE = Propagate.COMPRESSED
 # Methods that round to a grid and need num_bits; those that prune and need sparsity.
 ROUNDING = (Method.RTN, Method.GPTQ)
 PRUNING = (Method.SPARSEGPT, Method.WANDA, Method.MAGNITUDE)

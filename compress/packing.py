@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compress.errors import FormatError
 from compress.methods import NUM_BITS, code_bits
-from compress.quantizer import Grid
+from compress.quantizer import Grid, GridSpec, fit_grid, from_codes, to_codes
 from compress.scheme import Scheme
 
 STREAM = 32
@@ -61,6 +61,23 @@ def packed_tensors(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         zero_point = grid.zero_point.to(torch.int8)
         tensors["weight_zero_point"] = pack_codes(zero_point.T, grid.spec.num_bits).T.contiguous()
     return tensors
+
+
+def packed_layout(weight: Tensor, spec: GridSpec) -> dict[str, Tensor]:
+    """Shapes and dtypes of packed_tensors for a weight [R, C] on the meta device; no values."""
+    grid = fit_grid(weight, spec)
+    return packed_tensors(to_codes(weight, grid), grid)
+
+
+def dense_weight(packed: Mapping[str, Tensor], spec: GridSpec) -> Tensor:
+    """The inverse of packed_tensors, fp32 [R, C]."""
+    num_columns = int(packed["weight_shape"][1])
+    codes = unpack_codes(packed["weight_packed"], spec.num_bits, num_columns)
+    scale = packed["weight_scale"].float()
+    zero_point = torch.zeros_like(scale)
+    if "weight_zero_point" in packed:
+        zero_point = unpack_codes(packed["weight_zero_point"].T, spec.num_bits, scale.shape[0]).T.float()
+    return from_codes(codes, Grid(spec, scale, zero_point))
 
 
 def quantization_config(scheme: Scheme, exceptions: Mapping[str, Scheme | None] | None = None) -> dict[str, Any]:

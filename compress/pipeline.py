@@ -1,47 +1,45 @@
-"""Start here: one base model and one scheme become one checkpoint folder.
+"""Start here: one base model and any number of schemes become one checkpoint folder each, in one pass.
 
-    check everything that can be refused -> load -> for each decoder layer, on the device alone:
-        for q,k,v | o | gate,up | down:  measure the inputs' Hessian -> solve -> put the stored values in place
-        pass what the compressed layer puts out on to the next one
-    -> write into a temporary folder -> fsync -> rename
+    check everything that can be refused -> for each decoder layer, read from the model's files, on the device alone:
+        for q,k,v | o | gate,up | down:  measure the inputs' Hessian -> solve it for all schemes -> write the results
+    -> when a folder holds all layers: config, tokenizer, report -> fsync -> rename
 
-So every Hessian is measured on what the compressed modules before it put out, as at inference.
+walk.py holds the loop, solve.py what happens to one unit. A process that was killed is gone on with by the next.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from compress.calibration import Calibration
-from compress.checkpoint import copy_companions, weights_fingerprint, whole_folder, write_checkpoint
-from compress.columns import Solved
-from compress.decoder import embed_rows, load_decoder, measure_hessian, pass_unit, unit_inputs
-from compress.errors import NumericalError
-from compress.job import Job, check_job
-from compress.packing import packed_tensors, quantization_config
-from compress.report import CompressionReport, LayerReport
+from compress.checkpoint import (
+    check_absent,
+    copy_companions,
+    publish,
+    weights_fingerprint,
+    whole_folders,
+    write_config,
+)
+from compress.errors import InputError, NumericalError, SchemesFailedError
+from compress.job import Job, Target, check_job
+from compress.packing import quantization_config
+from compress.progress import PartialCheckpoint
+from compress.report import CompressionReport, LayerReport, load_report
 from compress.scheme import CheckpointFormat, Platform, Scheme
-from compress.size import UNITS, deployable_size, measured_size, weight_files
-from compress.solve import SolvedUnit, solve_unit
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Compressed:
-    """packed: tensors that replace a weight, by the weight's name; the dense values are in the model itself."""
-
-    packed: Mapping[str, dict[str, Tensor]]
-    layers: tuple[LayerReport, ...]
-    fallbacks: Mapping[str, int]
+from compress.shards import TensorWriter
+from compress.size import deployable_size, measured_size, weight_files
+from compress.walk import Progress, compress_layers, layout
 
 
 def compress_model(
@@ -53,98 +51,156 @@ def compress_model(
     format: CheckpointFormat = CheckpointFormat.AUTO,
     device: str | None = None,
     platform: Platform | None = None,
+    memory_gib: float | None = None,
     on_progress: Progress | None = None,
 ) -> CompressionReport:
-    """Compress the Hugging Face checkpoint in `model` into the new folder `out`, which vllm serve loads unchanged.
+    """Compress the Hugging Face checkpoint in `model` into the new folder `out`: compress_models for one scheme.
 
-    calibration may be None for rtn and magnitude. format AUTO packs where `platform`'s vLLM has a kernel. device: where
-    layers are solved; platform: where the checkpoint will be served; both default to CUDA when this machine has it.
-    on_progress(layers done, layers in all) after each layer. Raises InputError before any work for what cannot be done,
-    NumericalError when the numbers admit no solution; then no folder `out` is left behind.
+    Raises InputError also when `out` exists, and the scheme's own NumericalError.
     """
-    started = time.perf_counter()
-    job = check_job(model, out, scheme, calibration, format=format, device=device, platform=platform)
-    if job.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(job.device)
-    decoder = load_decoder(model, job.stored_dtype if job.device.type == "cuda" else torch.float32)
-    compressed = compress_layers(decoder, job, on_progress or (lambda done, total: None))
-    with whole_folder(out) as folder:
-        _write(folder, decoder, job, compressed)
-        report = _report(folder, job, compressed, calibration, started)
-        report.save(folder)
+    check_absent(out)
+    options: dict[str, Any] = {"device": device, "platform": platform, "memory_gib": memory_gib}
+    try:
+        (report,) = compress_models(
+            model, [out], [scheme], calibration, formats=[format], on_progress=on_progress, **options
+        )
+    except SchemesFailedError as error:
+        raise error.failures[out] from None
     return report
 
 
-def compress_layers(decoder: Any, job: Job, on_progress: Progress) -> _Compressed:
-    """Solve every layer of `decoder` in turn and leave the stored values in it."""
-    batches = embed_rows(decoder, job.rows, job.device) if job.rows else []
-    packed: dict[str, dict[str, Tensor]] = {}
-    reports: list[LayerReport] = []
-    fallbacks = {"dampening_raised": 0, "dead_columns": 0}
-    for index, layer in enumerate(decoder.model.layers):
-        layer.to(job.device)
-        for unit in UNITS:
-            inputs = [unit_inputs(layer, unit, batch) for batch in batches]
-            try:
-                hessian = measure_hessian(inputs, batches) if batches else None
-                solved = _compress_unit(layer, f"model.layers.{index}", unit, hessian, job)
-            except NumericalError as error:
-                raise NumericalError(f"model.layers.{index} {', '.join(unit)}: {error}") from error
-            batches = [pass_unit(layer, unit, batch, values) for batch, values in zip(batches, inputs, strict=True)]
-            reports += solved.reports.values()
-            if solved.factor is not None:
-                fallbacks["dampening_raised"] += solved.factor.num_raised
-                fallbacks["dead_columns"] += int(solved.factor.dead.sum())
-            if job.format is CheckpointFormat.PACKED:
-                packed |= {name: _pack(result) for name, result in solved.weights.items()}
-        layer.to("cpu")
-        on_progress(index + 1, len(decoder.model.layers))
-    return _Compressed(packed, tuple(reports), fallbacks)
+def compress_models(
+    model: Path,
+    outs: Path | Sequence[Path],
+    schemes: Sequence[Scheme],
+    calibration: Calibration | None = None,
+    *,
+    formats: CheckpointFormat | Sequence[CheckpointFormat] = CheckpointFormat.AUTO,
+    device: str | None = None,
+    platform: Platform | None = None,
+    memory_gib: float | None = None,
+    on_progress: Progress | None = None,
+) -> list[CompressionReport]:
+    """Compress the Hugging Face checkpoint in `model` into one folder a scheme, which vllm serve loads unchanged.
+
+    outs: a folder for each scheme, or one that gets a folder named by each scheme. One that is there already, of the
+    same model, scheme, format and calibration, is left as it is; another one is refused. calibration may be None for
+    rtn and magnitude. formats: of each or of all; AUTO packs where `platform`'s vLLM has a kernel. device: where layers
+    are solved; platform: where checkpoints will be served; both default to CUDA when this machine has it. memory_gib:
+    host memory for activations, default half of what is free; what needs more goes to files. on_progress(layers done,
+    layers in all) after each layer.
+
+    Raises InputError before any work for what cannot be done, and OSError for a full disk; then nothing is left behind.
+    Raises SchemesFailedError, once all others are made, when the numbers of some schemes admit no solution. A process
+    that is killed or interrupted leaves folders of unfinished work, which the same request goes on with.
+    """
+    started = time.perf_counter()
+    outs = [outs / scheme.name for scheme in schemes] if isinstance(outs, Path) else list(outs)
+    formats = [formats] * len(outs) if isinstance(formats, CheckpointFormat) else list(formats)
+    job = check_job(model, outs, schemes, calibration, formats=formats, device=device, platform=platform)
+    memory_bytes = None if memory_gib is None else int(memory_gib * 2**30)
+    with ThreadPoolExecutor() as pool:
+        base = pool.submit(weights_fingerprint, model)  # reads as much as the pass does: beside it, unless needed first
+        reports = {target.out: _existing(target, base.result(), job) for target in job.targets if target.out.exists()}
+        missing = [target for target in job.targets if target.out not in reports]
+        failures: dict[Path, NumericalError] = {}
+        if missing:
+            job = job.only(missing)
+            made, failures = _compress(job, pool, base.result, memory_bytes, on_progress, started)
+            reports |= made
+    if failures:
+        raise SchemesFailedError(failures)
+    return [reports[out] for out in outs]
 
 
-def _compress_unit(layer: nn.Module, prefix: str, unit: Sequence[str], hessian: Tensor | None, job: Job) -> SolvedUnit:
-    modules = {f"{prefix}.{name}": layer.get_submodule(name) for name in unit}
-    weights = {name: module.weight.detach().float() for name, module in modules.items()}  # type: ignore[operator]
-    solved = solve_unit(weights, hessian, job.scheme, job.stored_dtype)
-    with torch.no_grad():
-        for name, module in modules.items():
-            module.weight.copy_(solved.weights[name].weight.to(job.stored_dtype))  # type: ignore[operator]
-    return solved
+@dataclass(frozen=True)
+class _Pass:
+    """What the reports of one pass have in common."""
+
+    job: Job
+    base_fingerprint: str
+    activations: str | None
+    seconds: float
 
 
-def _pack(result: Solved) -> dict[str, Tensor]:
-    assert result.codes is not None and result.grid is not None  # a packed format is chosen for quantized schemes alone
-    return {name: tensor.cpu() for name, tensor in packed_tensors(result.codes, result.grid).items()}
+def _existing(target: Target, base_fingerprint: str, job: Job) -> CompressionReport:
+    """The report of a checkpoint that is there already. Raises InputError when it is of another request."""
+    report = load_report(target.out) if target.out.is_dir() else None
+    if report is not None:
+        asked = (base_fingerprint, target.scheme, target.format, _calibration_hash(target.scheme, job.calibration))
+        measured_on = (report.calibration or {}).get("content_hash") if target.scheme.needs_calibration else None
+        if asked == (report.base_fingerprint, report.scheme, report.format, measured_on):
+            return report
+    raise InputError("OUT", target.out, "a folder that does not exist yet, or of the same request")
 
 
-def _write(folder: Path, decoder: Any, job: Job, compressed: _Compressed) -> None:
-    """Weights under the names that the config promises; tied heads and buffers are left out."""
-    state = decoder.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for name in job.shapes:
-        packed = compressed.packed.get(name.removesuffix(".weight"))
-        if packed is None:
-            tensors[name] = state[name].to(job.stored_dtype)
-        else:
-            tensors |= {name.removesuffix("weight") + suffix: tensor for suffix, tensor in packed.items()}
+def _compress(
+    job: Job,
+    pool: ThreadPoolExecutor,
+    base_fingerprint: Callable[[], str],
+    memory_bytes: int | None,
+    on_progress: Progress | None,
+    started: float,
+) -> tuple[dict[Path, CompressionReport], dict[Path, NumericalError]]:
+    """Reports of what was made, and why the others could not be."""
+    if job.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(job.device)
+    outs = [target.out for target in job.targets]
+    with whole_folders(outs, _pass_key(job)) as folders:
+        with ExitStack() as stack:
+            partials = []
+            for target, folder in zip(job.targets, folders, strict=True):
+                writer = stack.enter_context(TensorWriter(folder, layout(job, target)))
+                partials.append(PartialCheckpoint(folder, writer))
+            place = compress_layers(job, partials, memory_bytes, on_progress or (lambda done, total: None))
+        done = _Pass(job, base_fingerprint(), place, time.perf_counter() - started)
+        made = [(target, part) for target, part in zip(job.targets, partials, strict=True) if part.failure is None]
+        finished = pool.map(lambda pair: _finish(done, *pair), made)
+        reports = {target.out: report for (target, _), report in zip(made, finished, strict=True)}
+        for target, partial in made:
+            publish(partial.folder, target.out)
+    failures = zip(outs, (partial.failure for partial in partials), strict=True)
+    return reports, {out: failure for out, failure in failures if failure is not None}
+
+
+def _pass_key(job: Job) -> str:
+    """Names everything that decides the bytes of a pass: a killed process is gone on with only by its like."""
+    files = sorted([job.model / "config.json", *weight_files(job.model)])
+    content = {
+        "model": [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+        "targets": [(str(t.out.absolute()), t.scheme.to_json(), str(t.format)) for t in job.targets],
+        "calibration": job.calibration.content_hash if job.calibration else None,
+        "device": job.device.type,
+        "torch": torch.__version__,
+        "code": [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _finish(done: _Pass, target: Target, partial: PartialCheckpoint) -> CompressionReport:
+    """Write what stands beside the weights."""
+    job, folder = done.job, partial.folder
+    partial.close()
     config = {key: value for key, value in job.config.items() if key != "torch_dtype"}
     config["dtype"] = str(job.stored_dtype).removeprefix("torch.")
-    packed_format = job.format is CheckpointFormat.PACKED
-    write_checkpoint(folder, tensors, config, quantization_config(job.scheme) if packed_format else None)
+    packed = target.format is CheckpointFormat.PACKED
+    write_config(folder, config, quantization_config(target.scheme) if packed else None)
     copy_companions(job.model, folder)
+    report = _report(done, target, partial)
+    report.save(folder)
+    return report
 
 
-def _report(
-    folder: Path, job: Job, compressed: _Compressed, calibration: Calibration | None, started: float
-) -> CompressionReport:
-    size = deployable_size(job.shapes, job.scheme)
-    if job.format is CheckpointFormat.PACKED:
+def _report(done: _Pass, target: Target, partial: PartialCheckpoint) -> CompressionReport:
+    job, folder, layers = done.job, partial.folder, partial.layers
+    size = deployable_size(job.shapes, target.scheme)
+    if target.format is CheckpointFormat.PACKED:
         size = measured_size(folder, size.num_parameters)
-    losses = [layer.loss for layer in compressed.layers if layer.loss is not None]
+    losses = [layer.loss for layer in layers if layer.loss is not None]
     return CompressionReport(
         model=str(job.model),
-        scheme=job.scheme,
-        format=job.format,
+        scheme=target.scheme,
+        format=target.format,
         num_parameters=size.num_parameters,
         num_bytes=size.num_bytes,
         effective_bits=size.effective_bits,
@@ -152,14 +208,17 @@ def _report(
         size_source=size.source,
         served_gb=sum(path.stat().st_size for path in weight_files(folder)) / 1e9,
         loss=sum(losses) / len(losses) if losses else None,
-        sparsity=_mean_sparsity(job, compressed.layers),
-        fallbacks=compressed.fallbacks,
-        layers=compressed.layers,
-        calibration=_describe(calibration, job.rows) if calibration else None,
+        sparsity=_mean_sparsity(job, layers),
+        fallbacks=partial.fallbacks,
+        layers=layers,
+        calibration=_describe(job.calibration, job.rows) if job.calibration else None,
         weights_fingerprint=weights_fingerprint(folder),
         device=str(job.device),
-        seconds=time.perf_counter() - started,
+        seconds=done.seconds,
         peak_memory_gib=_peak_memory(job.device) / 2**30,
+        num_schemes=len(job.targets),
+        activations=done.activations,
+        base_fingerprint=done.base_fingerprint,
     )
 
 
@@ -170,7 +229,11 @@ def _mean_sparsity(job: Job, layers: Sequence[LayerReport]) -> float:
     return pruned / sum(rows * columns for rows, columns in sizes)
 
 
-def _describe(calibration: Calibration, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _calibration_hash(scheme: Scheme, calibration: Calibration | None) -> str | None:
+    return calibration.content_hash if calibration is not None and scheme.needs_calibration else None
+
+
+def _describe(calibration: Calibration, rows: Sequence[Sequence[int]]) -> Mapping[str, Any]:
     settings = {key: getattr(calibration, key) for key in ("num_samples", "max_seq_length", "seed")}
     return {"content_hash": calibration.content_hash, **settings, "num_tokens": sum(map(len, rows))}
 

@@ -32,7 +32,8 @@ class CompressionReport:
     """num_bytes, effective_bits, checkpoint_gb: the deployable packed artifact, measured on its files or computed as
     size_source says. served_gb: tensors of the folder as written. loss: mean over layers, None without calibration.
     sparsity: share of the compressed weights that were pruned. fallbacks: {cause: how often}. calibration: its
-    content hash, settings and tokens. peak_memory_gib: of the device that solved.
+    content hash, settings and tokens. seconds: of the pass, from which num_schemes came at once. activations: where
+    they were kept. peak_memory_gib: of the device that solved. base_fingerprint: of the model that was compressed.
     """
 
     model: str
@@ -53,6 +54,9 @@ class CompressionReport:
     device: str
     seconds: float
     peak_memory_gib: float
+    num_schemes: int = 1
+    activations: str | None = None
+    base_fingerprint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; from_json reads them back."""

@@ -1,87 +1,157 @@
-"""One unit of weights that read the same inputs, from Hessian to stored values. Pure.
+"""One unit of weights that read the same inputs, from their statistics to stored values, for any number of schemes.
+Pure.
 
-Shapes: R rows/out, C columns/in. The rows of a unit's weights are stacked, because they share H.
+Shapes: R rows/out, C columns/in. The rows of a unit's weights are stacked, because they share H, and so are those of
+all schemes that share its factor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from compress.columns import Pruning, Solved
+from compress.columns import Lane, Pruning, Solved, block_width, solve_columns
 from compress.errors import NumericalError
-from compress.gptq import falling_diagonal, solve_gptq
-from compress.hessian import Factor, factor, relative_loss
+from compress.hessian import Factor, InputStatistics, output_energy
 from compress.magnitude import prune_by_magnitude, round_to_nearest
 from compress.quantizer import GridSpec
 from compress.report import LayerReport
 from compress.scheme import Method, Scheme
-from compress.sparsegpt import solve_sparsegpt
 from compress.wanda import prune_by_wanda
+
+Weights = Mapping[str, Tensor]
+UnitSchemes = Mapping[str, Scheme | None]
 
 
 @dataclass(frozen=True)
 class SolvedUnit:
-    """What each weight became, by name; factor: None for methods that need none."""
+    """What each weight became, by name. factors: those that were used, none for methods that need none."""
 
-    weights: Mapping[str, Solved]
-    reports: Mapping[str, LayerReport]
-    factor: Factor | None
+    weights: Mapping[str, Solved] = field(default_factory=dict)
+    reports: Mapping[str, LayerReport] = field(default_factory=dict)
+    factors: tuple[Factor, ...] = ()
 
 
-def solve_unit(
-    weights: Mapping[str, Tensor], hessian: Tensor | None, scheme: Scheme, stored_dtype: torch.dtype
-) -> SolvedUnit:
-    """Apply the scheme to weights {name: [R, C]}, fp32, whose inputs have the Hessian [C, C].
+@dataclass(frozen=True)
+class _Part:
+    """Weights of the unit, by name, that one of the requests has one scheme for."""
 
-    hessian may be None for rtn and magnitude; given, the loss is reported for them too. Scales are rounded to
-    stored_dtype. Raises NumericalError for weights that are not finite.
+    request: int
+    scheme: Scheme
+    weights: Weights
+
+
+def solve_unit(weights: Weights, hessian: Tensor | None, scheme: Scheme, stored_dtype: torch.dtype) -> SolvedUnit:
+    """Apply one scheme to weights {name: [R, C]}, fp32, whose inputs have the Hessian [C, C]; see solve_requests."""
+    inputs = None if hessian is None else InputStatistics(hessian)
+    (solved,) = solve_requests(weights, inputs, [dict.fromkeys(weights, scheme)], stored_dtype)
+    if isinstance(solved, NumericalError):
+        raise solved
+    return solved
+
+
+def solve_requests(
+    weights: Weights, inputs: InputStatistics | None, requests: Sequence[UnitSchemes], stored_dtype: torch.dtype
+) -> list[SolvedUnit | NumericalError]:
+    """Apply each request {name: scheme, or None to leave the weight} to weights {name: [R, C]}, fp32.
+
+    inputs may be None for rtn and magnitude; given, the loss is reported for them too. Scales are rounded to
+    stored_dtype. The outcomes in the order of `requests`; one that has no solution takes no other with it.
     """
-    for name, weight in weights.items():
-        if not torch.isfinite(weight).all():
-            raise NumericalError(f"{name} holds values that are not finite")
-    spec = None
-    if scheme.num_bits is not None:
-        spec = GridSpec.of(scheme.num_bits, scheme.group_size, scheme.symmetric, stored_dtype, scheme.observer)
-    solved: Mapping[str, Solved]
-    used: Factor | None = None
+    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    if broken:
+        return [NumericalError(f"{broken[0]} holds values that are not finite") for _ in requests]
+    parts = [part for index, request in enumerate(requests) for part in _parts(index, weights, request)]
+    energies = {name: output_energy(weight, inputs.hessian) for name, weight in weights.items()} if inputs else {}
+    outcomes: list[SolvedUnit | NumericalError] = [SolvedUnit() for _ in requests]
+    for group in _share_a_sweep(parts):
+        try:
+            solved, used = _solve_together(group, inputs, stored_dtype)
+        except NumericalError as error:
+            for part in group:
+                outcomes[part.request] = error
+            continue
+        for part, results in zip(group, solved, strict=True):
+            before = outcomes[part.request]
+            if isinstance(before, SolvedUnit):
+                reports = {
+                    name: _report(name, part.weights[name], result, inputs, energies.get(name), stored_dtype, used)
+                    for name, result in results.items()
+                }
+                outcomes[part.request] = SolvedUnit(
+                    {**before.weights, **results},
+                    {**before.reports, **reports},
+                    before.factors + ((used,) if used else ()),
+                )
+    return outcomes
+
+
+def _parts(index: int, weights: Weights, request: UnitSchemes) -> list[_Part]:
+    schemes = dict.fromkeys(scheme for name in weights if (scheme := request[name]) is not None)
+    return [_Part(index, s, {name: weight for name, weight in weights.items() if request[name] == s}) for s in schemes]
+
+
+def _share_a_sweep(parts: Iterable[_Part]) -> list[list[_Part]]:
+    """Parts that can be solved in one sweep over the columns: of one factor and one width of blocks."""
+    groups: dict[object, list[_Part]] = {}
+    for number, part in enumerate(parts):
+        key: object = number
+        scheme = part.scheme
+        if scheme.method in (Method.GPTQ, Method.SPARSEGPT):
+            spec, pruning = grid_spec(scheme, torch.float32), _pruning(part)
+            num_columns, ordered = next(iter(part.weights.values())).shape[1], bool(scheme.act_order)
+            width = block_width(num_columns, spec, pruning, scheme.block_size, ordered=ordered)
+            key = (scheme.dampening_frac, ordered, width)
+        groups.setdefault(key, []).append(part)
+    return list(groups.values())
+
+
+def _solve_together(
+    parts: Sequence[_Part], inputs: InputStatistics | None, stored_dtype: torch.dtype
+) -> tuple[list[dict[str, Solved]], Factor | None]:
+    """The one place where a method's name becomes a solver."""
+    scheme = parts[0].scheme
     match scheme.method:
         case Method.GPTQ | Method.SPARSEGPT:
-            if hessian is None:
+            if inputs is None:
                 raise NumericalError(f"{scheme.method} needs the Hessian of the inputs")
-            solved, used = _solve_stacked(weights, hessian, scheme, spec)
+            return _sweep(parts, inputs, stored_dtype)
         case Method.RTN | Method.MAGNITUDE | Method.WANDA:
-            solved = {name: _solve_alone(weight, hessian, scheme, spec) for name, weight in weights.items()}
+            spec, hessian = grid_spec(scheme, stored_dtype), inputs.hessian if inputs else None
+            weights = parts[0].weights
+            return [{name: _solve_alone(weight, hessian, scheme, spec) for name, weight in weights.items()}], None
         case _ as unknown:
             assert_never(unknown)
-    frac = used.dampening_frac if used else None
-    reports = {
-        name: _report(name, weights[name], result, hessian, stored_dtype, frac) for name, result in solved.items()
-    }
-    return SolvedUnit(solved, reports, used)
 
 
-def _solve_stacked(
-    weights: Mapping[str, Tensor], hessian: Tensor, scheme: Scheme, spec: GridSpec | None
-) -> tuple[dict[str, Solved], Factor]:
-    stacked = torch.cat(list(weights.values()))
-    row_counts = tuple(weight.shape[0] for weight in weights.values())
-    order = falling_diagonal(hessian) if scheme.act_order else None
-    ordered = hessian if order is None else hessian[order][:, order]
-    used = factor(ordered, scheme.dampening_frac)
-    if scheme.sparsity > 0:
-        pruning = Pruning(scheme.sparsity, scheme.pattern, scheme.block_size, row_counts)
-        result = solve_sparsegpt(stacked, used, pruning, spec=spec, block_size=scheme.block_size, order=order)
-    else:
-        assert spec is not None  # a scheme has bits or sparsity
-        result = solve_gptq(stacked, used, spec, block_size=scheme.block_size, order=order)
-    ends = torch.tensor(row_counts).cumsum(0).tolist()
-    parts = zip(weights, row_counts, ends, strict=True)
-    return {name: result.rows(end - count, end) for name, count, end in parts}, used
+def _sweep(
+    parts: Sequence[_Part], inputs: InputStatistics, stored_dtype: torch.dtype
+) -> tuple[list[dict[str, Solved]], Factor]:
+    scheme = parts[0].scheme
+    used, order = inputs.factor(scheme.dampening_frac, bool(scheme.act_order))
+    lanes = []
+    for part in parts:
+        weight = used.without_dead(torch.cat(list(part.weights.values())), order)
+        lanes.append(Lane(weight, grid_spec(part.scheme, stored_dtype), _pruning(part), part.scheme.block_size))
+    results = solve_columns(lanes, used.upper, order=order)
+    return [_split(part.weights, result) for part, result in zip(parts, results, strict=True)], used
+
+
+def _pruning(part: _Part) -> Pruning | None:
+    scheme = part.scheme
+    if scheme.sparsity == 0:
+        return None
+    row_counts = tuple(weight.shape[0] for weight in part.weights.values())
+    return Pruning(scheme.sparsity, scheme.pattern, scheme.block_size, row_counts)
+
+
+def _split(weights: Weights, result: Solved) -> dict[str, Solved]:
+    ends = torch.tensor([weight.shape[0] for weight in weights.values()]).cumsum(0).tolist()
+    return {name: result.rows(end - weights[name].shape[0], end) for name, end in zip(weights, ends, strict=True)}
 
 
 def _solve_alone(weight: Tensor, hessian: Tensor | None, scheme: Scheme, spec: GridSpec | None) -> Solved:
@@ -100,14 +170,31 @@ def _solve_alone(weight: Tensor, hessian: Tensor | None, scheme: Scheme, spec: G
     return replace(round_to_nearest(weight, spec), keep_mask=keep_mask)
 
 
+def grid_spec(scheme: Scheme, stored_dtype: torch.dtype) -> GridSpec | None:
+    """The grid that the scheme rounds to, None when it does not round."""
+    if scheme.num_bits is None:
+        return None
+    return GridSpec.of(scheme.num_bits, scheme.group_size, scheme.symmetric, stored_dtype, scheme.observer)
+
+
 def _report(
-    name: str, weight: Tensor, result: Solved, hessian: Tensor | None, stored_dtype: torch.dtype, frac: float | None
+    name: str,
+    weight: Tensor,
+    result: Solved,
+    inputs: InputStatistics | None,
+    energy: float | None,
+    stored_dtype: torch.dtype,
+    used: Factor | None,
 ) -> LayerReport:
-    stored = result.weight.to(stored_dtype).to(weight.dtype)
+    error = weight - result.weight.to(stored_dtype).to(weight.dtype)
+    loss = None
+    if inputs is not None:
+        lost = output_energy(error, inputs.hessian)
+        loss = lost / energy if energy else lost
     return LayerReport(
         name=name,
-        loss=None if hessian is None else relative_loss(weight, stored, hessian),
-        weight_error=float((weight - stored).square().sum() / weight.square().sum().clamp(min=1e-30)),
+        loss=loss,
+        weight_error=float(error.square().sum() / weight.square().sum().clamp(min=1e-30)),
         sparsity=0.0 if result.keep_mask is None else 1 - float(result.keep_mask.float().mean()),
-        dampening_frac=frac,
+        dampening_frac=used.dampening_frac if used else None,
     )

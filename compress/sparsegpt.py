@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.columns import Pruning, Solved, solve_columns
-from compress.gptq import zero_dead_columns
+from compress.columns import Lane, Pruning, Solved, solve_columns
 from compress.hessian import Factor
 from compress.quantizer import GridSpec
 
@@ -24,5 +23,5 @@ def solve_sparsegpt(
     order: Tensor | None = None,
 ) -> Solved:
     """Prune weight [R, C]; with `spec`, round what is kept. factor: of H with rows and columns in `order`."""
-    weight = zero_dead_columns(weight, factor, order)
-    return solve_columns(weight, factor.upper, block_size, spec=spec, pruning=pruning, order=order)
+    lane = Lane(factor.without_dead(weight, order), spec, pruning, block_size)
+    return solve_columns([lane], factor.upper, order=order)[0]

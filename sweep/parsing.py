@@ -1,8 +1,5 @@
 # ruff: noqa: N818 - a Refusal is turned into a ConfigError before it leaves sweep
-"""From a YAML file and `dotted.key=value` overrides to plain values, and from faults to the lines that a user reads.
-
-YAML 1.2: an unquoted 2:4 is text (a sparsity pattern), 1e-4 a number, `no` and `on` are text.
-"""
+"""From a YAML file and `dotted.key=value` overrides to plain values, and from faults to the lines that a user reads."""
 
 from __future__ import annotations
 
@@ -15,10 +12,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from compress.errors import InputError, nearest_name
+from compress.plain_yaml import UnreadableYaml, parse_yaml
 from sweep.errors import ConfigError
 
 MAX_FILE_BYTES = 1_000_000
@@ -163,17 +159,10 @@ def _refusal(detail: dict[str, Any], valid_keys: Mapping[str, Sequence[str]]) ->
 
 
 def _parse_yaml(text: str, label: str) -> Any:
-    if any(line.startswith("%YAML") and line.split()[1:] != ["1.2"] for line in text.splitlines()):
-        raise ConfigError(f"{label}: asks for another YAML version, must be YAML 1.2 (leave the %YAML line out)")
     try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = " ".join(str(error.problem or error.context).split())
-        raise ConfigError(f"{label}:{line} is not readable as YAML 1.2: {problem}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{label}: is not readable as YAML 1.2: {' '.join(str(error).split())}") from None
+        return parse_yaml(text)
+    except UnreadableYaml as error:
+        raise ConfigError(f"{label}: {error}") from None
 
 
 def _check_plain(mapping: object, label: str, place: str = "") -> None:

@@ -10,56 +10,69 @@ from pathlib import Path
 
 import pytest
 
-from compress.checkpoint import read_config, weights_fingerprint, whole_folder
+from compress.checkpoint import publish, read_config, weights_fingerprint, whole_folders
 from compress.errors import InputError, ModelError
 
 
-def test_success_renames_and_errors_leave_nothing(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "deep/out") as folder:
-        (folder / "file").write_text("x")
-        assert not (tmp_path / "deep/out").exists()
-        assert folder.parent == tmp_path / "deep"  # the same file system, so that rename is atomic
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
-    for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error), whole_folder(tmp_path / "deep/other") as folder:
+def test_published_folders_appear_and_others_are_gone(tmp_path: Path) -> None:
+    outs = [tmp_path / "deep/one", tmp_path / "deep/two"]
+    with whole_folders(outs, "key") as folders:
+        for folder in folders:
             (folder / "file").write_text("x")
-            raise error
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+            assert folder.parent == tmp_path / "deep"  # the same file system, so that rename is atomic
+        assert not any(out.exists() for out in outs)
+        publish(folders[0], outs[0])
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["one"]
+    assert [path.name for path in outs[0].iterdir()] == ["file"]
+
+
+def test_errors_leave_nothing_and_an_interruption_leaves_its_work(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError), whole_folders([out], "key") as (folder,):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), whole_folders([out], "key") as (folder,):
+        (folder / "file").write_text("x")
+        raise KeyboardInterrupt
+    with whole_folders([out], "key") as (folder,):
+        assert (folder / "file").read_text() == "x"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_made_meanwhile_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(InputError), whole_folder(tmp_path / "out"):
+    with pytest.raises(InputError), whole_folders([tmp_path / "out"], "key") as (folder,):
         (tmp_path / "out").mkdir()
         (tmp_path / "out/theirs").write_text("x")
+        publish(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out/theirs").exists()
 
 
-def test_a_killed_writer_leaves_no_checkpoint_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["same", "other"])
+def test_a_killed_writers_work_is_gone_on_with_by_its_like_alone(tmp_path: Path, key: str) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from compress.checkpoint import whole_folder\n"
-        "with whole_folder(Path(sys.argv[1])) as folder:\n"
+        "import sys, time; from pathlib import Path; from compress.checkpoint import whole_folders\n"
+        "with whole_folders([Path(sys.argv[1])], 'same') as (folder,):\n"
         "    (folder / 'model.safetensors').write_text('half'); print('writing', flush=True); time.sleep(60)\n"
     )
     out = tmp_path / "out"
     with subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE, cwd=Path.cwd()) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == b"writing\n"
         half_written = list(tmp_path.iterdir())
-        with whole_folder(tmp_path / "out") as folder:  # a living writer's folder is left alone
-            assert half_written[0].exists()
-            writer.send_signal(signal.SIGKILL)
-            writer.wait()
-            (folder / "file").write_text("x")
-    assert half_written[0].exists() and not (out / "model.safetensors").exists()
-    out.rename(tmp_path / "kept")
-    with whole_folder(out):
+        with whole_folders([out], "same") as (folder,):  # a living writer's folder is left alone
+            assert half_written[0].exists() and not (folder / "model.safetensors").exists()
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    assert half_written[0].exists() and not out.exists()
+    with whole_folders([out], key) as (folder,):
         assert not half_written[0].exists()
+        assert (folder / "model.safetensors").exists() == (key == "same")
 
 
 def test_leftovers_of_other_hosts_are_not_judged(tmp_path: Path) -> None:
     theirs = tmp_path / f".out.tmp-{socket.gethostname()}x-{os.getpid()}"
     theirs.mkdir()
-    with whole_folder(tmp_path / "out"):
+    with whole_folders([tmp_path / "out"], "key"):
         assert theirs.exists()
 
 

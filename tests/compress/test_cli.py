@@ -1,6 +1,7 @@
 """The command line: results on stdout, progress and refusals on stderr."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,6 @@ def test_bad_requests_are_refused_in_one_line(
 ) -> None:
     code, out, err = call(capsys, "run", llama, tmp_path / "out", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    import re
-
     assert re.search(said, err), err
     assert list(tmp_path.iterdir()) == []
 
@@ -98,7 +97,72 @@ def test_a_short_calibration_file_says_what_there_is(
     assert "--num-samples is 128, must be at most what the calibration holds: 8 items" in err
 
 
+GRID = """
+- {method: gptq, num_bits: [3, 4], group_size: 32}
+- {method: sparsegpt, sparsity: 2:4, name: half, format: dequantized}
+- {method: rtn, num_bits: 4, group_size: 32}
+"""
+NAMES = ["gptq-w3-g32-sym", "gptq-w4-g32-sym", "half", "rtn-w4-g32-sym"]
+
+
+def test_grid_makes_a_folder_a_scheme_once(
+    llama: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schemes, out_dir = tmp_path / "schemes.yaml", tmp_path / "grid"
+    schemes.write_text(GRID)
+    options = ["--calibration", texts, "--num-samples", "8", "--max-seq-length", "32", "--json"]
+    code, out, err = call(capsys, "grid", llama, out_dir, schemes, *options)
+    found = json.loads(out)
+    assert (code, err, found["failed"]) == (0, "layer 1/2\nlayer 2/2\n", {})
+    assert list(found["checkpoints"]) == NAMES == sorted(path.name for path in out_dir.iterdir())
+    assert [report["format"] for report in found["checkpoints"].values()] == ["dequantized", "packed"] * 2
+    assert found["checkpoints"]["half"]["scheme"]["pattern"] == [2, 4]
+
+    schemes.write_text(GRID.replace("[3, 4]", "[2, 3, 4]"))
+    times = {path: path.stat().st_mtime_ns for path in out_dir.glob("*/*")}
+    code, out, err = call(capsys, "grid", llama, out_dir, schemes, *options[:-1])
+    assert (code, err, out.count("\n")) == (0, "layer 1/2\nlayer 2/2\n", 6)  # a head and five schemes, one of them new
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert call(capsys, "grid", llama, out_dir, schemes, *options[:-1])[2] == ""  # nothing is left to do
+
+    code, _, err = call(capsys, "grid", llama, out_dir, schemes, *options[:-1], "--seed", "1", "--num-samples", "7")
+    assert (code, err.count("\n")) == (2, 1) and "of the same request" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("- {method: gptq, num_bits: 4}\n- {method: rtn, num_bits: 9}", "entry 1: num_bits is 9, must be .*nearest: 8"),
+        ("- {method: rtn, num_bit: 4}", "entry 0: num_bit is unknown, must be one of name, .*nearest: num_bits"),
+        ("- {method: rtn, num_bits: 4, group_size: 60}", "entry 0: group_size is 60.*nearest: 64"),
+        ("- {method: rtn, num_bits: 4, name: a}\n- {method: rtn, num_bits: 4, name: a}", "entry 1: name is a.*entry 0"),
+        ("- {method: rtn, num_bits: 4, name: ../a}", "entry 0: name is ../a, must be a folder's name"),
+        ("- {method: rtn, num_bits: 3, format: packed}", "entry 0: format is packed.*3-bit"),
+        ("- {method: rtn, num_bits: 4, format: pakced}", "entry 0: format is pakced.*nearest: packed"),
+        ("- {num_bits: 4}", "entry 0: method is missing"),
+        ("- {method: magnitude, sparsity: 4:2}", "entry 0: sparsity is 4:2"),
+        ("- {method: magnitude, sparsity: .nan}", "entry 0: sparsity is nan"),
+        ("- rtn", "entry 0 is rtn, must be a mapping"),
+        ("method: rtn", "schemes.yaml .a dict., must be a list"),
+        ("", "schemes.yaml .empty., must be a list"),
+        ("- {method: rtn", "schemes.yaml, but line 1 is not readable"),
+        ("- {method: gptq, num_bits: 4}", "entry 0: calibration is missing"),
+        (None, "schemes.yaml .No such file"),
+    ],
+)
+def test_grids_that_cannot_be_met_are_refused(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, said: str
+) -> None:
+    schemes = tmp_path / "schemes.yaml"
+    if content is not None:
+        schemes.write_text(content)
+    code, out, err = call(capsys, "grid", llama, tmp_path / "grid", schemes, "--platform", "cpu")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(said, err), err
+    assert not (tmp_path / "grid").exists()
+
+
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["run", "--help"], ["inspect", "--help"], []):
+    for arguments in (["--help"], ["run", "--help"], ["grid", "--help"], ["inspect", "--help"], []):
         code, out, _ = call(capsys, *arguments)
         assert code == 0 and "python -m compress" in out

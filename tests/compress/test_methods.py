@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from compress.alphapruning import HIGHEST_SPARSITY, layer_sparsities, tail_exponent
 from compress.awq import NUM_RATIOS, divide_feeder, representable_scale, solve_awq
 from compress.gptaq import CrossSum, asymmetric_target
-from compress.gptq import falling_diagonal, solve_gptq
-from compress.hessian import HessianSum, factor, relative_loss
+from compress.gptq import solve_gptq
+from compress.hessian import HessianSum, factor, falling_diagonal, relative_loss
 from compress.magnitude import round_to_nearest
 from compress.methods import Observer
 from compress.quantizer import GridSpec

@@ -1,7 +1,11 @@
 """From a model folder to a compressed one that transformers loads, on tiny random models."""
 
 import json
+import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +15,23 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, CompressedTensorsConfig
 
 from compress.calibration import Calibration
-from compress.decoder import embed_rows, pass_unit, unit_inputs
-from compress.errors import CalibrationError, FormatError, InputError, ModelError, NumericalError, SchemeError
-from compress.pipeline import compress_model
+from compress.decoder import Decoder, pass_unit, unit_inputs
+from compress.errors import (
+    CalibrationError,
+    FormatError,
+    InputError,
+    ModelError,
+    NumericalError,
+    SchemeError,
+    SchemesFailedError,
+)
+from compress.hessian import Factor, factor
+from compress.methods import Propagate
+from compress.pipeline import compress_model, compress_models
 from compress.report import load_report
 from compress.scheme import CheckpointFormat, Method, Scheme
 from compress.size import UNITS, deployable_size, linear_shapes, shapes_from_config
+from compress.solve import solve_requests
 from tests.compress.tiny_models import sentences
 
 TEXTS = Calibration(texts=tuple(sentences(12)), num_samples=12, max_seq_length=48)
@@ -108,14 +123,16 @@ def test_layers_are_walked_as_transformers_runs_them(llama: Path, qwen3: Path) -
     rows = [list(range(5, 5 + length)) for length in (7, 19, 12)]
     for folder in (llama, qwen3):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        batches = embed_rows(model, rows, torch.device("cpu"))
-        for layer in model.model.layers:
+        decoder = Decoder(folder, torch.float32, torch.device("cpu"))
+        batches = list(decoder.embed(rows))
+        for index in range(decoder.num_layers):
+            layer = decoder.layer(index, decoder.read_layer(index))
             for unit in UNITS:
                 batches = [pass_unit(layer, unit, batch, unit_inputs(layer, unit, batch)) for batch in batches]
-        ours = torch.cat([model.lm_head(model.model.norm(batch.hidden))[batch.real] for batch in batches])
         with torch.no_grad():
+            ours = [batch.tokens(model.lm_head(model.model.norm(batch.hidden))) for batch in batches]
             alone = [model(torch.tensor([row])).logits[0] for row in sorted(rows, key=len)]
-        torch.testing.assert_close(ours, torch.cat(alone), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.cat(ours), torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_hessians_are_measured_behind_the_compressed_modules(llama: Path, tmp_path: Path) -> None:
@@ -144,6 +161,125 @@ def test_the_same_request_gives_the_same_bytes(llama: Path, tmp_path: Path) -> N
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
     other = compress_model(llama, tmp_path / "c", scheme, replace(TEXTS, max_seq_length=16))
     assert other.weights_fingerprint != first.weights_fingerprint
+
+
+GRID = [
+    Scheme(Method.GPTQ, 2, 32),
+    Scheme(Method.GPTQ, 4, 32),
+    Scheme(Method.GPTQ, 3, 16, symmetric=False, act_order=False),
+    Scheme(Method.GPTQ, 3, dampening_frac=0.1),
+    Scheme(Method.SPARSEGPT, sparsity=0.5),
+    Scheme(Method.SPARSEGPT, 4, 32, pattern=(2, 4)),
+    Scheme(Method.SPARSEGPT, 3, 64, sparsity=0.3, act_order=True),
+    Scheme(Method.RTN, 3, 32),
+    Scheme(Method.MAGNITUDE, sparsity=0.5),
+]
+
+
+def of_both_kinds(schemes: list[Scheme], propagate: Propagate) -> list[Scheme]:
+    return [replace(scheme, propagate=propagate) if scheme.needs_calibration else scheme for scheme in schemes]
+
+
+@pytest.mark.parametrize("propagate", Propagate)
+def test_schemes_of_one_pass_are_those_of_passes_of_their_own(
+    llama: Path, tmp_path: Path, propagate: Propagate
+) -> None:
+    """A weight in a thousand may round the other way, because products over more rows are summed in another order."""
+    schemes = of_both_kinds(GRID, propagate)
+    together = compress_models(llama, tmp_path / "grid", schemes, TEXTS, formats=CheckpointFormat.DEQUANTIZED)
+    assert [report.scheme for report in together] == schemes
+    assert {path.name for path in (tmp_path / "grid").iterdir()} == {scheme.name for scheme in schemes}
+    for report in together:
+        scheme = report.scheme
+        out = tmp_path / "alone" / scheme.name
+        alone = compress_model(llama, out, scheme, TEXTS, format=CheckpointFormat.DEQUANTIZED)
+        assert (report.num_schemes, alone.num_schemes) == (len(GRID), 1)
+        assert report.loss == pytest.approx(alone.loss, rel=1e-2)
+        assert (report.num_bytes, report.sparsity, report.fallbacks) == (
+            alone.num_bytes,
+            pytest.approx(alone.sparsity),
+            alone.fallbacks,
+        )
+        ours, theirs = (load_file(path / "model.safetensors") for path in (tmp_path / "grid" / scheme.name, out))
+        changed = sum(int((ours[name] != theirs[name]).sum()) for name in ours)
+        assert changed <= 1e-3 * report.num_parameters
+
+
+def test_a_scheme_without_a_solution_takes_no_other_with_it(llama: Path, tmp_path: Path, monkeypatch) -> None:
+    def refuse(hessian: torch.Tensor, dampening_frac: float) -> Factor:
+        if dampening_frac == 0.5:
+            raise NumericalError("no solution")
+        return factor(hessian, dampening_frac)
+
+    monkeypatch.setattr("compress.hessian.factor", refuse)
+    schemes = [Scheme(Method.GPTQ, 3, 32), Scheme(Method.GPTQ, 3, 32, dampening_frac=0.5), Scheme(Method.RTN, 3, 32)]
+    with pytest.raises(SchemesFailedError, match=r"damp0.5: model.layers.0 .*no solution") as caught:
+        compress_models(llama, tmp_path, schemes, TEXTS)
+    assert list(caught.value.failures) == [tmp_path / schemes[1].name]
+    assert {path.name for path in tmp_path.iterdir()} == {schemes[0].name, schemes[2].name}
+    with pytest.raises(NumericalError, match=r"^model.layers.0 .*no solution"):
+        compress_model(llama, tmp_path / "alone", schemes[1], TEXTS)
+
+
+def test_a_killed_pass_goes_on_behind_its_last_layer_with_the_same_bytes(llama: Path, tmp_path: Path) -> None:
+    schemes = [*GRID[5:8], *of_both_kinds([*GRID[:2], GRID[5]], Propagate.DENSE)]
+    assert {scheme.propagate for scheme in schemes} == set(Propagate)
+    whole = compress_models(llama, tmp_path / "whole", schemes, TEXTS)
+    code = (
+        "import os, pickle, signal, sys\n"
+        "from compress import pipeline, progress\n"
+        "finish, left = progress.PartialCheckpoint.finish_layer, [9]\n"
+        "def die(*arguments):\n"
+        "    finish(*arguments); left[0] -= 1; left[0] or os.kill(os.getpid(), signal.SIGKILL)\n"
+        "progress.PartialCheckpoint.finish_layer = die\n"
+        "pipeline.compress_models(*pickle.load(sys.stdin.buffer))\n"
+    )
+    request = pickle.dumps((llama, tmp_path / "grid", schemes, TEXTS))
+    killed = subprocess.run([sys.executable, "-c", code], input=request, cwd=Path.cwd(), check=False)
+    assert killed.returncode == -signal.SIGKILL  # in the second of two layers, which three of six schemes have
+    left = list((tmp_path / "grid").iterdir())
+    assert len(left) == len(schemes) and all(path.name.startswith(".") for path in left)
+    solved: list[str] = []
+
+    def count(weights, *arguments):
+        solved.extend(weights)
+        return solve_requests(weights, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.walk.solve_requests", count)
+        again = compress_models(llama, tmp_path / "grid", schemes, TEXTS, memory_gib=0)
+    assert solved and all(name.startswith("model.layers.1.") for name in solved)
+    assert {path.name for path in (tmp_path / "grid").iterdir()} == {scheme.name for scheme in schemes}
+    assert [report.weights_fingerprint for report in again] == [report.weights_fingerprint for report in whole]
+    assert [report.layers for report in again] == [report.layers for report in whole]
+    assert {report.activations for report in again} == {"disk"}
+    assert {report.activations for report in whole} == {"device"}
+
+
+def test_what_is_there_is_kept_and_what_is_of_another_request_is_refused(llama: Path, tmp_path: Path) -> None:
+    schemes = [Scheme(Method.GPTQ, 3, 32), Scheme(Method.RTN, 3, 32)]
+    first = compress_models(llama, tmp_path, schemes, TEXTS)
+    calls: list[tuple[int, int]] = []
+    assert compress_models(llama, tmp_path, schemes, TEXTS, on_progress=lambda *at: calls.append(at)) == first
+    assert calls == []
+    other = replace(TEXTS, num_samples=11)
+    with pytest.raises(InputError, match=r"gptq-w3-g32-sym, must be .* of the same request"):
+        compress_models(llama, tmp_path, schemes, other)
+    assert compress_models(llama, tmp_path, schemes[1:], other) == first[1:]  # its bytes depend on no calibration
+
+
+def test_a_disk_without_room_leaves_nothing(llama: Path, tmp_path: Path) -> None:
+    code = (
+        "import pickle, resource, signal, sys; from compress.pipeline import compress_models\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+        "try: compress_models(*pickle.load(sys.stdin.buffer))\n"
+        "except OSError as error: print(error)\n"
+    )
+    request = pickle.dumps((llama, tmp_path, [Scheme(Method.RTN, 3, 32), Scheme(Method.RTN, 4, 32)]))
+    done = subprocess.run([sys.executable, "-c", code], input=request, cwd=Path.cwd(), check=True, capture_output=True)
+    assert b"File too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_free_methods_need_no_calibration(llama: Path, tmp_path: Path) -> None:

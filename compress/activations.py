@@ -1,0 +1,91 @@
+"""Where the residual streams of a pass are kept between layers: on the device, in host memory or in files.
+
+Shapes: T positions of a row, C columns/in.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# Shares of what is free that activations may take; the rest is for a layer, its Hessians and the rows being solved.
+DEVICE_SHARE, HOST_SHARE = 0.35, 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """hidden [rows, T, C]: what enters the next layer; real [rows, T], None without padding; positions: the rotary
+    cosines and sines.
+    """
+
+    hidden: Tensor
+    real: Tensor | None
+    positions: tuple[Tensor, Tensor]
+
+    def tokens(self, values: Tensor) -> Tensor:
+        """Those of values [rows, T, C] that are no padding, [N, C]."""
+        return values.flatten(0, 1) if self.real is None else values[self.real]
+
+
+class Activations:
+    """Allocates and holds batches in the place that was chosen; on the way through a layer they are on the device."""
+
+    def __init__(self, device: torch.device, place: torch.device, folder: Path | None) -> None:
+        self.device, self.place, self._folder, self._num_files = device, place, folder, 0
+
+    @property
+    def description(self) -> str:
+        """device, host or disk."""
+        if self._folder is not None:
+            return "disk"
+        return "device" if self.place == self.device else "host"
+
+    def keep(self, batch: Batch) -> Batch:
+        """A batch of its own storage in this place, with the values of `batch`."""
+        if self._folder is None:
+            hidden = torch.empty_like(batch.hidden, device=self.place)
+        else:
+            path = self._folder / f"{self._num_files}"
+            self._num_files += 1
+            with path.open("wb") as file:  # room is taken now: a full disk is an error here, not a signal later
+                os.posix_fallocate(file.fileno(), 0, batch.hidden.numel() * batch.hidden.element_size())
+            flat = torch.from_file(str(path), shared=True, size=batch.hidden.numel(), dtype=batch.hidden.dtype)
+            hidden = flat.view(batch.hidden.shape)
+        hidden.copy_(batch.hidden)
+        return replace(batch, hidden=hidden)
+
+    def load(self, batch: Batch) -> Batch:
+        """The batch on the device."""
+        return replace(batch, hidden=batch.hidden.to(self.device))
+
+
+@contextmanager
+def open_activations(
+    num_bytes: int, device: torch.device, memory_bytes: int | None, folder: Path
+) -> Iterator[Activations]:
+    """A place for num_bytes: the device when that leaves it room, else host memory within memory_bytes (None: half of
+    what is free), else files below `folder`, which are gone when the block ends.
+    """
+    if device.type == "cuda" and num_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        yield Activations(device, device, None)
+        return
+    host = torch.device("cpu")
+    if num_bytes <= (HOST_SHARE * _available_bytes() if memory_bytes is None else memory_bytes):
+        yield Activations(device, host, None)
+        return
+    with tempfile.TemporaryDirectory(prefix=".activations-", dir=folder) as files:
+        yield Activations(device, host, Path(files))
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
