@@ -1,4 +1,5 @@
 """The command line: `python -m evaluate run` asks a server, `python -m evaluate grade` grades completions at hand,
+`python -m evaluate regrade` a folder's answers anew,
 `python -m evaluate compare` sets two folders of answers against each other, `python -m evaluate collapse` several;
 `python -m evaluate cost` prices one.
 
@@ -128,6 +129,13 @@ def _grade(arguments: argparse.Namespace) -> int:
     return grade_file(arguments.benchmark, arguments.file, sys.stdout, closing_count=not arguments.json)
 
 
+def _regrade(arguments: argparse.Namespace) -> int:
+    from evaluate.regrade import regrade_folder
+
+    print(regrade_folder(arguments.folder, arguments.benchmark, as_json=arguments.json))
+    return 0
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     from evaluate.compare import compare_folders, print_comparison
 
@@ -176,6 +184,7 @@ def _level(text: str, folder: Path) -> float:
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "grade": _grade,
+    "regrade": _regrade,
     "compare": _compare,
     "collapse": _collapse,
     "cost": _cost,

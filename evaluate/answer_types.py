@@ -22,6 +22,9 @@ class AnswerType(StrEnum):
     SPAN = "span"
 
 
+SYMBOLIC = frozenset({AnswerType.INTEGER, AnswerType.NUMBER, AnswerType.EXPRESSION})  # may ask math-verify: slow
+
+
 def read(answer_type: AnswerType, text: str, options: str | None) -> Reading:
     """Reads the committed answer out of a completion's final text."""
     match answer_type:

@@ -59,6 +59,14 @@ The throughput is what `run` measured while its queue was full, kept in DIR/thro
 are priced, wrong answers too: USD per correct answer is USD per question over accuracy."""
 
 
+_REGRADE_EXAMPLES = """examples:
+  python -m evaluate regrade answers/my-model
+  python -m evaluate regrade answers/my-model --benchmark aime=moved/aime24.jsonl
+
+No model is asked: the completions stay as they are, their verdicts and the summary are replaced, and the line printed
+says how many verdicts changed. Needed when the graders' version rises; `run` then goes on with the folder."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses in one line, with the nearest option."""
 
@@ -75,8 +83,8 @@ class _Parser(argparse.ArgumentParser):
 def parse_arguments(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     """Parses a command line; `command` holds the command's name. Exits with code 2 and one line on a bad one."""
     parser = _Parser(prog="python -m evaluate", description=description, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(dest="command", metavar="{run,grade,compare,collapse,cost}", required=True)
-    run, grade, compare, collapse, cost = (
+    commands = parser.add_subparsers(dest="command", metavar="{run,grade,regrade,compare,collapse,cost}", required=True)
+    run, grade, regrade, compare, collapse, cost = (
         commands.add_parser(
             name,
             help=text,
@@ -88,6 +96,7 @@ def parse_arguments(argv: Sequence[str], description: str | None) -> argparse.Na
         for name, text, epilog in (
             ("run", "ask a served model the questions of some benchmarks, grade and summarize", _RUN_EXAMPLES),
             ("grade", "grade completions from a file, one JSON object a line, without any model", _GRADE_EXAMPLES),
+            ("regrade", "grade the stored answers of a folder anew, without any model", _REGRADE_EXAMPLES),
             ("compare", "set one folder of answers against another, problem by problem", _COMPARE_EXAMPLES),
             ("collapse", "tell where accuracy collapses as compression grows", _COLLAPSE_EXAMPLES),
             ("cost", "price the answers of a folder, per 1,000 questions and per correct answer", _COST_EXAMPLES),
@@ -97,6 +106,11 @@ def parse_arguments(argv: Sequence[str], description: str | None) -> argparse.Na
     grade.add_argument("--benchmark", required=True, metavar="NAME", help=f"whose grader: {', '.join(BENCHMARKS)}")
     grade.add_argument("file", type=Path, metavar="FILE.jsonl", help="the completions")
     grade.add_argument("--json", action="store_true", help="only the output lines on stdout, no closing count")
+    regrade.add_argument("folder", type=Path, metavar="DIR", help="the --output folder of a run")
+    regrade.add_argument(
+        "--benchmark", action="append", default=[], metavar="NAME=FILE", help="repeatable; a file that was moved"
+    )
+    regrade.add_argument("--json", action="store_true", help="the counts as one JSON object")
     _add_compare_arguments(compare)
     _add_collapse_arguments(collapse)
     _add_cost_arguments(cost)

@@ -44,7 +44,7 @@ def _to_json(spec: BenchmarkSpec, verdict: Grade) -> dict[str, Any]:
 
 def _read(path: Path, spec: BenchmarkSpec) -> list[dict[str, Any]]:
     try:
-        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        lines = path.read_bytes().decode("utf-8").rstrip("\r\n").split("\n")
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

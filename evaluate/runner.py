@@ -9,15 +9,16 @@ benchmarks -> requests (problem x sample, each with its seed and key)
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluate.answer_types import SYMBOLIC
 from evaluate.benchmarks import Benchmark
 from evaluate.grading import GRADER_VERSION
 from evaluate.metrics import BenchmarkSummary, summarize
 from evaluate.replies import Reply
-from evaluate.schema import DEFAULT_STALL_TIMEOUT_S, Answer, Endpoint, Grade, Kind, Outcome, Prompting, Sampling
+from evaluate.schema import DEFAULT_STALL_TIMEOUT_S, Answer, Endpoint, Kind, Outcome, Problem, Prompting, Sampling
 from evaluate.spec import NO_SETTINGS, Request, make_requests, make_spec, pending_requests
 from evaluate.store import SUMMARY, AnswerStore, check_spec, place_of, read_answers, write_json
 
@@ -104,7 +105,11 @@ def summarize_run(
 ) -> RunSummary:
     """Summarizes the answers to these requests; others in the folder, of a wider run, are left aside."""
     by_place = {place_of(a): a for a in answers}
-    asked = [by_place[r.place] for r in requests]
+    return summarize_answers(model, benchmarks, [by_place[r.place] for r in requests])
+
+
+def summarize_answers(model: str, benchmarks: Sequence[Benchmark], asked: Sequence[Answer]) -> RunSummary:
+    """Summarizes answers to these benchmarks, all of them."""
     parts = tuple(summarize([a for a in asked if a.benchmark == b.name], b.kind) for b in benchmarks)
     reasoning = [p.accuracy for p in parts if p.kind is Kind.REASONING and p.accuracy is not None]
     return RunSummary(
@@ -143,7 +148,9 @@ async def _ask_all(
 
     async def work() -> None:
         for request in queue:
-            record(_answer(request, await ask(request)))
+            reply = await ask(request)
+            is_quick = request.benchmark.answer_type not in SYMBOLIC
+            record(_answer(request, reply) if is_quick else await asyncio.to_thread(_answer, request, reply))
 
     workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(pending)))]
     try:
@@ -164,34 +171,36 @@ def _recorder(store: AnswerStore, on_answer: Callable[[Answer], None] | None) ->
 
 
 def _answer(request: Request, reply: Reply) -> Answer:
-    """Grades a reply. A thought that ended by itself with nothing after it is an empty text, no missing one."""
-    completion = "" if reply.completion is None and reply.reasoning and reply.error is None else reply.completion
-    if reply.error is None:
-        grade = request.benchmark.grade(completion, reply.finish_reason, request.problem)
-    else:
-        grade = Grade(Outcome.ERROR, None, "request_failed")
-    return Answer(
+    answer = Answer(
         benchmark=request.benchmark.name,
         problem_id=request.problem.problem_id,
         sample=request.sample,
         completion=reply.completion,
         reasoning=reply.reasoning,
         finish_reason=reply.finish_reason,
-        outcome=grade.outcome,
-        answer=grade.answer,
-        rule=grade.rule,
+        outcome=Outcome.ERROR,
+        answer=None,
+        rule="request_failed",
         completion_tokens=reply.completion_tokens,
         think_tokens=reply.think_tokens,
         prompt_tokens=reply.prompt_tokens,
         error=reply.error,
         seed=request.seed,
         latency_s=round(reply.latency_s, 3),
-        f1=grade.f1,
         key=request.key,
         max_tokens=reply.max_tokens,
-        grader=GRADER_VERSION,
         cluster=request.problem.cluster,
-        tail_f1=grade.tail_f1,
-        lenient=grade.lenient,
-        lenient_rule=grade.lenient_rule,
     )
+    return graded(answer, request.benchmark, request.problem)
+
+
+def graded(answer: Answer, benchmark: Benchmark, problem: Problem) -> Answer:
+    """Returns the answer with this version's verdict in place of whatever it held; a failed request has none.
+
+    A thought that ended by itself with nothing after it is an empty text, no missing one.
+    """
+    if answer.error is not None:
+        return replace(answer, grader=GRADER_VERSION)
+    completion = "" if answer.completion is None and answer.reasoning else answer.completion
+    verdict = benchmark.grade(completion, answer.finish_reason, problem)
+    return replace(answer, grader=GRADER_VERSION, cluster=problem.cluster, **vars(verdict))

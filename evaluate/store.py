@@ -9,7 +9,8 @@ summary.json    the numbers, a pure function of the two
 import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +123,24 @@ def check_answers(folder: Path, answers: Sequence[Answer], keys: Mapping[Place, 
             )
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for one writer. Raises BadInput when another has it."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BadInput(f"{folder}: another run is writing here; wait for it or use another folder") from None
+    finally:
+        os.close(lock)
+
+
+def write_answers(folder: Path, answers: Sequence[Answer]) -> None:
+    """Replaces a folder's answers in one step: a reader sees the old file or the new one."""
+    _replace(folder / ANSWERS, b"".join(map(_line, answers)))
+
+
 class AnswerStore:
     """Appends finished answers to a folder; a second writer is refused. Use it in `with`."""
 
@@ -131,26 +150,19 @@ class AnswerStore:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self._folder))
             check_spec(self._folder, self._spec)
             self._write_spec()
             _drop_unfinished(self._folder / ANSWERS)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise BadInput(f"{self._folder}: another run is writing here; wait for it or use another folder") from None
-        except BaseException:
-            os.close(self._lock)
-            raise
-        self._file = (self._folder / ANSWERS).open("ab", buffering=0)
+            self._file = stack.enter_context((self._folder / ANSWERS).open("ab", buffering=0))
+            self._held = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        os.close(self._lock)
+        self._held.close()
 
     def append(self, answer: Answer) -> None:
         """Writes one line, at once and whole."""

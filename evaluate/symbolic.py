@@ -3,7 +3,7 @@
 math-verify works on sympy, which can think for ever about a short text; its own time-outs are signals of the calling
 thread and are off. Each pair is decided by a worker (`python -m evaluate.symbolic_worker`, one line of JSON in, one
 out) which the kernel ends after TIME_LIMIT_S of processor time, so that a verdict does not depend on the load. Workers
-start with the first question, one for each thread that asks, and end with this process.
+start with the first question, at most one a core, and end with this process.
 """
 
 import atexit
@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from queue import Empty, SimpleQueue
+from threading import BoundedSemaphore
 from typing import TypeVar
 
 TIME_LIMIT_S = 10  # processor time of one pair; an ordinary pair takes 2 to 20 ms
 T = TypeVar("T")
 R = TypeVar("R")
 
+_slots = BoundedSemaphore(min(8, len(os.sched_getaffinity(0))))  # workers at a time; each takes some 150 MB
 _idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
 
 
@@ -30,8 +32,11 @@ def are_equal(answer: str, reference: str) -> bool | None:
 
     Both are texts as they stand in a box, with or without math delimiters. Several threads may ask at a time.
     """
-    worker = _borrow()
-    question = json.dumps([answer, reference])
+    with _slots:
+        return _ask(_borrow(), json.dumps([answer, reference]))
+
+
+def _ask(worker: "subprocess.Popen[str]", question: str) -> bool | None:
     try:
         print(question, file=worker.stdin, flush=True)
         line = worker.stdout.readline() if worker.stdout else ""

@@ -1,4 +1,6 @@
 import json
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +8,7 @@ import pytest
 
 from evaluate.benchmarks import BENCHMARKS, load_benchmark
 from evaluate.benchmarks.aime import INSTRUCTION
+from evaluate.benchmarks.files import HubFile
 from evaluate.errors import BadInput
 from evaluate.schema import Kind, Outcome
 
@@ -15,12 +18,19 @@ FILES = {
     "aime": ("aime24/aime24.jsonl", 30),
     "folio": ("folio/folio-validation.jsonl", 204),
     "musique": ("musique/random_100_musique.json", 100),
+    "musique_open": ("musique/random_100_musique.json", 100),
 }
 ROW: dict[str, dict[str, Any]] = {
     "temporal_sequences": {"input": "When?\nOptions:\n(A) 1pm to 2pm\n(B) 2pm to 3pm", "target": "(A)"},
     "aime": {"id": "x", "problem": "What?", "answer": "025"},
     "folio": {"premises": ["P is.", "Q is. "], "conclusion": "P is not.", "label": "False"},
     "musique": {"id": "2hop__1_2", "question": "Who?", "answer": "A B", "answer_aliases": ["C"]},
+    "musique_open": {
+        **{"id": "2hop__1_2", "question": "Who?", "answer": "A B", "answer_aliases": ["C"]},
+        "paragraphs": [{"title": "T", "paragraph_text": "It is A B.", "is_supporting": True}],
+    },
+    "gsm8k": {"question": "How many?", "answer": "It is 1,000+80=<<1000+80=1080>>1080.\n#### 1,080"},
+    "math_500": {"problem": "What?", "answer": "\\frac{1}{2}", "subject": "Algebra", "level": 2, "unique_id": "a/1"},
 }
 
 
@@ -46,7 +56,7 @@ def test_publishers_files_load_whole_with_their_text_verbatim(name: str, test_da
     asked = {p.question for p in benchmark.problems}
     for row in rows:
         pieces = [*row["premises"], row["conclusion"]] if name == "folio" else [row.get("input") or row.get("problem")]
-        pieces = [row["question"]] if name == "musique" else pieces
+        pieces = [row["question"]] if name.startswith("musique") else pieces
         assert any(all(piece in question for piece in pieces) for question in asked)
 
 
@@ -59,9 +69,9 @@ def test_bbh_problem_is_its_input_and_its_index(test_data: Path) -> None:
         assert problem.options is not None and problem.options.startswith("Options:\n(A) ")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ROW)
 def test_subset_is_a_prefix_of_the_shared_order(name: str, tmp_path: Path) -> None:
-    rows = [{**ROW[name], "id": f"2hop__{i}"} for i in range(20)]
+    rows = [{**ROW[name], "id": f"2hop__{i}", "unique_id": f"test/_{i}"} for i in range(20)]
     whole = load_benchmark(name, file=write(tmp_path / "a.jsonl", *rows)).problems
     assert load_benchmark(name, file=tmp_path / "a.jsonl", num_problems=7).problems == whole[:7]
     assert load_benchmark(name, file=tmp_path / "a.jsonl", num_problems=999).problems == whole
@@ -98,8 +108,6 @@ def test_generated_questions_are_lasting_and_prefixes(name: str) -> None:
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_teacher_texts_are_graded_correct(name: str) -> None:
-    from importlib import import_module
-
     benchmark = load_benchmark(name, num_problems=1)
     for item in import_module(f"evaluate.benchmarks.{name}").generate("train", 100, 7):
         assert benchmark.grade(item.completion, "stop", item.problem).outcome is Outcome.CORRECT
@@ -148,7 +156,19 @@ def test_parquet_is_read_too(tmp_path: Path) -> None:
         ),
         ("aime", '{"problem": "", "answer": "1"}\n', "line 1: key 'problem' is"),
         ("aime", '{"problem": "a", "answer": "x"}\n', "line 1: key 'answer': reference is 'x', must be an integer"),
-        ("aime", '{"id": "1", "problem": "a", "answer": "1"}\n' * 2, "id '1' stands there twice"),
+        ("aime", '{"id": "1", "problem": "a", "answer": "1"}\n' * 2, "line 2: key 'id': id '1' stands there twice"),
+        ("aime", '[\n {"problem": "a",\n "answer": 1},\n {"problem": \n]', "line 5: no valid JSON"),
+        ("aime", '{"problem": "a", "answer": 1.5}\n', "line 1: key 'answer' is 1.5, must be a text"),
+        ("gsm8k", '{"question": "a", "answer": "so many"}\n', "line 1: key 'answer': reference is 'so many', must be"),
+        ("gsm8k", '{"problem": "a", "answer": "1"}\n', "line 1: key 'question' is missing"),
+        ("math_500", '{"problem": "a", "answer": ""}\n', "line 1: key 'answer' is"),
+        ("musique_open", '{"id": "2hop__1", "question": "q", "answer": "a"}\n', "line 1: key 'paragraphs' is missing"),
+        (
+            "musique_open",
+            '{"id": "1", "question": "q", "answer": "a", "paragraphs": [{}]}',
+            "paragraphs 0: key 'title'",
+        ),
+        ("musique", '{"id": "1", "question": "q", "answer": "a", "answerable": false}', "no problem that can be asked"),
         ("aime", '{"problem": "a", "answer": "1"}\nnot json\n', "line 2: no valid JSON"),
         ("aime", "[1, 2]", "item 0: is 1, must be an object"),
         ("temporal_sequences", '{"examples": 3}', "must hold a list"),
@@ -192,11 +212,123 @@ def test_number_of_problems_is_at_least_one() -> None:
         load_benchmark("logic", num_problems=0)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ROW)
 def test_hub_out_of_reach_names_the_way_out(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_cache(monkeypatch, tmp_path)
+    with pytest.raises(BadInput, match=rf"^hub:.*{name}=FILE"):
+        load_benchmark(name)
+
+
+def use_cache(monkeypatch: pytest.MonkeyPatch, folder: Path, *files: tuple[HubFile, bytes]) -> None:
+    """Makes `folder` the hub's cache, offline, with these files as its client lays them down."""
     import huggingface_hub.constants as constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(BadInput, match=rf"^hub:.*{name}=FILE"):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    for hub, content in files:
+        repo = folder / f"datasets--{hub.repo.replace('/', '--')}"
+        path = repo / "snapshots" / "abc" / hub.filename
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text("abc")
+
+
+@pytest.mark.parametrize("name", ["folio", "math_500"])
+def test_the_hubs_file_is_read_from_its_cache(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hub = import_module(f"evaluate.benchmarks.{name}").HUB
+    use_cache(monkeypatch, tmp_path / "cache", (hub, json.dumps(ROW[name]).encode()))
+    from_hub = load_benchmark(name)
+    from_file = load_benchmark(name, file=write(tmp_path / "a.jsonl", ROW[name]))
+    assert from_hub.problems == from_file.problems
+    assert from_hub.source.startswith(f"hub:{hub.repo}/{hub.filename} sha256:")
+
+
+def test_parquet_of_the_hub_is_read_from_its_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.Table.from_pylist([ROW["gsm8k"]]), tmp_path / "a.parquet")
+    hub = import_module("evaluate.benchmarks.gsm8k").HUB
+    use_cache(monkeypatch, tmp_path / "cache", (hub, (tmp_path / "a.parquet").read_bytes()))
+    assert [p.reference for p in load_benchmark("gsm8k").problems] == ["1,080"]
+
+
+@pytest.mark.parametrize("name", ["musique", "musique_open"])
+def test_the_studys_hundred_are_picked_from_the_hubs_set(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, test_data: Path
+) -> None:
+    rows = json.loads((test_data / FILES["musique"][0]).read_text())
+    other = {**ROW["musique_open"], "id": "2hop__0_0"}
+    hub = import_module("evaluate.benchmarks.musique").HUB
+    lines = [json.dumps(row).encode() for row in [other, *rows]]
+    use_cache(monkeypatch, tmp_path / "whole", (hub, b"\n".join(lines)))
+    picked = load_benchmark(name)
+    assert len(picked.problems) == 100 and picked.source.endswith(", the study's 100 questions")
+    use_cache(monkeypatch, tmp_path / "less", (hub, b"\n".join(lines[:-1])))
+    with pytest.raises(BadInput, match=r"lacks the study's question .*musique=FILE"):
         load_benchmark(name)
+    changed = json.dumps({**rows[-1], "answer": "something else"}).encode()
+    use_cache(monkeypatch, tmp_path / "changed", (hub, b"\n".join([*lines[:-1], changed])))
+    with pytest.raises(BadInput, match="is not the study's text"):
+        load_benchmark(name)
+
+
+def test_a_file_says_how_many_of_the_studys_questions_it_holds(tmp_path: Path, test_data: Path) -> None:
+    path = test_data / FILES["musique"][0]
+    assert load_benchmark("musique", file=path).source.endswith("the study's 100 questions")
+    file = write(tmp_path / "a.jsonl", ROW["musique"], json.loads(path.read_text())[0])
+    assert load_benchmark("musique", file=file).source.endswith("1 of the study's 100 questions among 2")
+
+
+def test_open_book_shows_every_passage_before_the_question(test_data: Path) -> None:
+    path = test_data / FILES["musique"][0]
+    rows = {row["id"]: row for row in json.loads(path.read_text())}
+    for problem in load_benchmark("musique_open", file=path).problems:
+        row = rows[problem.problem_id]
+        places = [problem.question.index(f"{p['title']}\n{p['paragraph_text']}") for p in row["paragraphs"]]
+        assert len(places) >= 19 and max(places) < problem.question.index(f"Question: {row['question']}")
+    hops = Counter(p.metadata["hops"] for p in load_benchmark("musique", file=path).problems)
+    assert hops == {"2": 49, "3": 32, "4": 19}
+
+
+def test_folio_has_73_stories(test_data: Path) -> None:
+    problems = load_benchmark("folio", file=test_data / FILES["folio"][0]).problems
+    assert len({p.metadata["story_id"] for p in problems}) == 73
+
+
+def test_folio_v2_labels_load_with_made_texts(tmp_path: Path, test_data: Path) -> None:
+    """The gated texts are not at hand: the labels of v2 stand over the premises of v0.0, in v2's columns."""
+    old = [json.loads(line) for line in (test_data / FILES["folio"][0]).read_text().splitlines()]
+    labels = (test_data / "folio" / "folio_v2_validation_labels.jsonl").read_text().splitlines()
+    rows = []
+    for record in map(json.loads, labels):
+        row = old[record["v0_index"]]
+        made = {"premises": "\n".join(row["premises"]), "conclusion": row["conclusion"], "label": record["label"]}
+        rows.append({"story_id": record["v2_index"] // 3, "example_id": record["v2_index"], **made})
+    benchmark = load_benchmark("folio", file=write(tmp_path / "folio_v2_validation.jsonl", *rows))
+    assert len(benchmark.problems) == BENCHMARKS["folio"].num_problems == 203
+    assert {p.problem_id: p.reference for p in benchmark.problems} == {
+        str(i): row["label"] for i, row in enumerate(rows)
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "problem_id", "reference"),
+    [
+        ({"problem_idx": 3, "problem": "p", "answer": 70, "problem_type": ["Algebra"]}, "3", "70"),
+        ({"question": "p", "answer": "336^\\circ"}, "0", "336^\\circ"),
+        ({"id": "2025-I-1", "problem": "p", "answer": "070", "year": 2025, "url": "u"}, "2025-I-1", "070"),
+        ({"id": "x", "problem": "p", "answer": 70.0}, "x", "70"),
+    ],
+)
+def test_aime_of_other_years_by_file(row: dict[str, Any], problem_id: str, reference: str, tmp_path: Path) -> None:
+    problem = load_benchmark("aime", file=write(tmp_path / "aime25.jsonl", row)).problems[0]
+    assert (problem.problem_id, problem.reference) == (problem_id, reference)
+
+
+def test_gsm8k_and_math_500_read_their_publishers_rows(tmp_path: Path) -> None:
+    gsm8k = load_benchmark("gsm8k", file=write(tmp_path / "a.jsonl", ROW["gsm8k"]))
+    assert gsm8k.grade("So 1080 in all.\n#### 1080", "stop", gsm8k.problems[0]).outcome is Outcome.CORRECT
+    assert gsm8k.grade(r"\boxed{\$1{,}080.00}", "stop", gsm8k.problems[0]).outcome is Outcome.CORRECT
+    math = load_benchmark("math_500", file=write(tmp_path / "b.jsonl", ROW["math_500"]))
+    assert (math.problems[0].problem_id, math.problems[0].metadata["level"]) == ("a/1", "2")
+    assert math.grade(r"\boxed{0.5}", "stop", math.problems[0]).outcome is Outcome.CORRECT
