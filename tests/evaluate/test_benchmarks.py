@@ -285,7 +285,7 @@ def test_open_book_shows_every_passage_before_the_question(test_data: Path) -> N
     for problem in load_benchmark("musique_open", file=path).problems:
         row = rows[problem.problem_id]
         places = [problem.question.index(f"{p['title']}\n{p['paragraph_text']}") for p in row["paragraphs"]]
-        assert len(places) >= 19 and max(places) < problem.question.index(f"Question: {row['question']}")
+        assert max(places) < problem.question.index(f"Question: {row['question']}")
     hops = Counter(p.metadata["hops"] for p in load_benchmark("musique", file=path).problems)
     assert hops == {"2": 49, "3": 32, "4": 19}
 
