@@ -1,4 +1,4 @@
-"""MuSiQue (Trivedi et al. 2022; CC BY 4.0), open book: the same questions with their passages, up to twenty, in the prompt.
+"""MuSiQue (Trivedi et al. 2022; CC BY 4.0), open book: the same questions, their up to twenty passages in the prompt.
 
 The answer now stands in the text, two to four passages of it, so that this asks for reading and joining facts where
 `musique` asks for facts kept in the weights. Same files, ids, checksums and metadata as `musique`.
