@@ -86,9 +86,7 @@ class Client:
             if refusal.status in _NO_ROUTE:
                 await self._check_route()
                 return None
-            is_key_wanted = refusal.status in (401, 403)
-            hint = f"; the API key is read from ${self._endpoint.api_key_env}" if is_key_wanted else ""
-            raise EndpointUnavailable(f"{self._url}/models: {refusal}{hint}") from None
+            raise EndpointUnavailable(f"{self._url}/models: {refusal}{self._key_hint(refusal)}") from None
         except FaultError as fault:
             raise EndpointUnavailable(
                 f"{self._url}: {fault}; is the server running, does the URL end in /v1?"
@@ -114,8 +112,14 @@ class Client:
                 raise EndpointUnavailable(
                     f"{self._url}: HTTP {refusal.status} for /models and {path}; does the URL end in /v1?"
                 ) from None
+            if hint := self._key_hint(refusal):
+                raise EndpointUnavailable(f"{self._url}{path}: {refusal}{hint}") from None
         except FaultError:
             return
+
+    def _key_hint(self, refusal: RefusalError) -> str:
+        is_key_wanted = refusal.status in (401, 403)
+        return f"; the API key is read from ${self._endpoint.api_key_env}" if is_key_wanted else ""
 
     async def complete(self, prompt: Prompt, seed: int, max_tokens: int | None = None) -> Reply:
         """Asks for one completion of the prompt; max_tokens: less than the sampling's where there is less room.

@@ -172,6 +172,8 @@ def _read_key(name: str) -> str:
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__
 
 

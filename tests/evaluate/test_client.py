@@ -279,3 +279,7 @@ def test_unauthorized_names_the_variable(server: Server, quick_retry: RetryPolic
     server.models = Reply({"error": "no key"}, status=401)
     with pytest.raises(EndpointUnavailable, match=r"HTTP 401.*\$OPENAI_API_KEY"):
         check(server.endpoint, quick_retry)
+    server.models = Reply({}, status=404)
+    server.answer = lambda body, n: Reply({"error": "no key"}, status=401)
+    with pytest.raises(EndpointUnavailable, match=r"chat/completions: HTTP 401.*\$OPENAI_API_KEY"):
+        check(server.endpoint, quick_retry)
