@@ -105,7 +105,7 @@ def _matters(key: str, alike: set[str]) -> bool:
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
+        if isinstance(inner, dict):
             flat |= _flatten(inner, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = inner

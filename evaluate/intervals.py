@@ -38,7 +38,7 @@ def accuracy_interval(
         return wilson_interval(mean, n)
     fewest = n * n / fsum(size * size for size in sizes)
     spread, variance = mean * (1 - mean), variance_of_mean(scores, clusters)
-    if spread == 0:
+    if spread == 0 or len(sizes) == 1:
         effective = fewest
     elif variance == 0:
         effective = n * num_samples

@@ -206,7 +206,7 @@ class TokensRatio:
 
 
 def tokens_ratio(a: Sequence[Answer], b: Sequence[Answer]) -> TokensRatio | None:
-    """Paired ratio of lengths; None where fewer than two problems have token counts on both sides, or b has none.
+    """Paired ratio of lengths; None where fewer than two problems (or stories) have token counts on both sides.
 
     A ratio of sums, which is what is paid for; its interval on the log scale from the residuals a - ratio * b,
     by cluster (the ratio estimator of survey sampling, Cochran 1977). A truncated answer counts as long as it got.
@@ -214,11 +214,11 @@ def tokens_ratio(a: Sequence[Answer], b: Sequence[Answer]) -> TokensRatio | None
     tokens_a, tokens_b = _mean_tokens(a), _mean_tokens(b)
     shared = sorted(tokens_a.keys() & tokens_b.keys())
     total_a, total_b = fsum(tokens_a[key] for key in shared), fsum(tokens_b[key] for key in shared)
-    if len(shared) < 2 or total_a <= 0 or total_b <= 0:
-        return None
-    ratio = total_a / total_b
     scores = problem_scores(a)
     clusters = [scores[key].cluster for key in shared]
+    if len(set(clusters)) < 2 or total_a <= 0 or total_b <= 0:
+        return None
+    ratio = total_a / total_b
     residuals = [tokens_a[key] - ratio * tokens_b[key] for key in shared]
     error = sqrt(variance_of_mean(residuals, clusters)) / (total_a / len(shared))
     factor = exp(t95(len(set(clusters)) - 1) * error)

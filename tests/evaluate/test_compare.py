@@ -70,6 +70,12 @@ def test_every_benchmark_pays_for_the_others(tmp_path: Path) -> None:
     assert row.verdict is Verdict.UNDECIDED
 
 
+def test_settings_of_the_weights_alone_need_no_counterpart(tmp_path: Path) -> None:
+    a = write_folder(tmp_path / "a", answers_of([1] * 20), changed("settings", {}))
+    b = write_folder(tmp_path / "b", answers_of([1] * 20), changed("settings", {"weights": "w2"}))
+    assert [note.split(" ")[0] for note in compare_folders(a, b).notes] == ["settings.weights"]
+
+
 def test_what_may_differ_is_named(tmp_path: Path) -> None:
     spec = changed("model", "gptq")
     spec["settings"]["weights"], spec["sampling"]["seed"] = "w2", 1

@@ -56,6 +56,11 @@ def test_a_cluster_that_answers_as_one_counts_as_one() -> None:
     assert accuracy_interval([1.0] * 100, 1, clusters) == pytest.approx(wilson_interval(1.0, 20))
 
 
+def test_of_a_single_question_or_story_no_spread_is_known() -> None:
+    assert accuracy_interval([0.5], 8) == pytest.approx(wilson_interval(0.5, 1))
+    assert accuracy_interval([1.0, 0.0], 1, [7, 7]) == pytest.approx(wilson_interval(0.5, 1))
+
+
 def test_clusters_never_make_an_interval_narrower_than_independence() -> None:
     clusters = [i // 2 for i in range(100)]
     balanced = [float(i % 2) for i in range(100)]  # one right and one wrong in each: no spread between clusters

@@ -177,6 +177,7 @@ def test_tokens_ratio_is_of_sums_and_paired() -> None:
     assert 0.9 <= covered / 200 <= 0.98
     assert tokens_ratio(a, [replace(x, completion_tokens=None) for x in b]) is None
     assert tokens_ratio(a[:1], b) is None
+    assert tokens_ratio([replace(x, cluster="one story") for x in a], b) is None
 
 
 def test_errors_are_no_pairs_in_either_statistic() -> None:
