@@ -14,16 +14,15 @@ from typing import Any, TextIO
 from evaluate.benchmarks import find_spec
 from evaluate.comparability import AnswerFolder, check_comparable, read_folder
 from evaluate.errors import BadInput
+from evaluate.lengths import TokensRatio, tokens_ratio
 from evaluate.metrics import BenchmarkSummary, summarize
 from evaluate.paired import (
     NonInferiority,
     PairedDifference,
-    TokensRatio,
     Verdict,
     holm,
     non_inferiority,
     paired_difference,
-    tokens_ratio,
     verdict,
 )
 from evaluate.schema import Answer, Kind

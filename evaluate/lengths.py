@@ -8,12 +8,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import floor, fsum, sqrt
+from math import exp, floor, fsum, sqrt
 
 from evaluate.answers import thinking_of
-from evaluate.intervals import t95
+from evaluate.intervals import t95, variance_of_mean
 from evaluate.schema import Answer, Outcome
-from evaluate.scores import answered, by_problem, is_correct, mean
+from evaluate.scores import answered, by_problem, is_correct, mean, problem_scores
 
 NUM_LENGTH_BINS = 4
 MIN_LOOP_REPEATS, MIN_LOOP_CHARS = 3, 200
@@ -154,3 +154,41 @@ def _wrong_is_longer(group: Sequence[Answer]) -> float | None:
             lengths[is_correct(answer)].append(answer.completion_tokens)
     pairs = [(right, wrong) for right in lengths[True] for wrong in lengths[False]]
     return fsum((w > r) + (w == r) / 2 for r, w in pairs) / len(pairs) if pairs else None
+
+
+@dataclass(frozen=True)
+class TokensRatio:
+    """Mean completion tokens of a over those of b, on the problems that both answered, with 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+    num_problems: int
+
+
+def tokens_ratio(a: Sequence[Answer], b: Sequence[Answer]) -> TokensRatio | None:
+    """Paired ratio of lengths; None where fewer than two problems (or stories) have token counts on both sides.
+
+    A ratio of sums, which is what is paid for; its interval on the log scale from the residuals a - ratio * b,
+    by cluster (the ratio estimator of survey sampling, Cochran 1977). A truncated answer counts as long as it got.
+    """
+    tokens_a, tokens_b = _mean_tokens(a), _mean_tokens(b)
+    shared = sorted(tokens_a.keys() & tokens_b.keys())
+    total_a, total_b = fsum(tokens_a[key] for key in shared), fsum(tokens_b[key] for key in shared)
+    scores = problem_scores(a)
+    clusters = [scores[key].cluster for key in shared]
+    if len(set(clusters)) < 2 or total_a <= 0 or total_b <= 0:
+        return None
+    ratio = total_a / total_b
+    residuals = [tokens_a[key] - ratio * tokens_b[key] for key in shared]
+    error = sqrt(variance_of_mean(residuals, clusters)) / (total_a / len(shared))
+    factor = exp(t95(len(set(clusters)) - 1) * error)
+    return TokensRatio(ratio, ratio / factor, ratio * factor, len(shared))
+
+
+def _mean_tokens(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
+    """Mean completion tokens of each problem, over its answers that carry a count."""
+    counted = [a for a in answered(answers) if a.completion_tokens is not None]
+    return {
+        key: fsum(a.completion_tokens or 0 for a in group) / len(group) for key, group in by_problem(counted).items()
+    }

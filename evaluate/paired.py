@@ -7,18 +7,18 @@ questions, the larger part of an accuracy's noise, falls out.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import comb, exp, fsum, lcm, sqrt
+from math import comb, fsum, lcm, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
 from evaluate.intervals import Z95, cluster_sums, t95, variance_of_mean
 from evaluate.schema import Answer
-from evaluate.scores import answered, by_problem, problem_scores
+from evaluate.scores import problem_scores
 
 SIGNIFICANCE = 0.05
 Z80 = NormalDist().inv_cdf(0.8)
-_FINEST_STEP = 1000  # finer differences are rounded to thousandths for the test, which stays exact
+_FINEST_STEP = 240  # differences finer than 1/240 are rounded to it for the test, which stays exact for these
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,19 @@ class PairedDifference:
     def is_resolved(self) -> bool:
         """Whether the interval leaves 0 out: the two differ by more than the noise of their answers."""
         return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """Mean over benchmarks of their paired differences, with 95 % interval and the exact test of all of them."""
+
+    difference: float
+    low: float
+    high: float
+    num_problems: int
+    flips_to_correct: int
+    flips_to_wrong: int
+    p_value: float
 
 
 class Verdict(StrEnum):
@@ -78,18 +91,64 @@ def non_inferiority(difference: PairedDifference, margin: float) -> NonInferiori
     return NonInferiority.REFUTED if difference.high < -margin else NonInferiority.OPEN
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """Per-problem differences of one benchmark, and what summarize_differences wants to know of them."""
+
+    differences: list[float]
+    clusters: list[Hashable]
+    num_samples: float
+    scale: int
+
+    def summarize(self) -> PairedDifference:
+        return summarize_differences(self.differences, self.clusters, num_samples=self.num_samples, scale=self.scale)
+
+
 def paired_difference(a: Sequence[Answer], b: Sequence[Answer]) -> PairedDifference:
     """Compares two sets of answers problem by problem: accuracy of a minus accuracy of b.
 
     A problem's score is averaged over its samples and seeds first. Raises ValueError when no problem was answered
     by both.
     """
+    return _pair(a, b).summarize()
+
+
+def mean_difference(benchmarks: Sequence[tuple[Sequence[Answer], Sequence[Answer]]]) -> MeanDifference:
+    """Mean of the paired differences of several benchmarks (a, b), each counting once.
+
+    The interval joins theirs as independent; the test flips the signs of all problems' differences, each divided by
+    its benchmark's size. Raises ValueError for no benchmark, or one in which no problem was answered by both.
+    """
+    pairs = [_pair(a, b) for a, b in benchmarks]
+    parts = [p.summarize() for p in pairs]
+    if not parts:
+        raise ValueError("at least one benchmark is needed")
+    centre = fsum((part.low + part.high) / 2 for part in parts) / len(parts)
+    half = sqrt(fsum(((part.high - part.low) / 2) ** 2 for part in parts)) / len(parts)
+    smallest = min(part.num_problems for part in parts)
+    weighted = [
+        total * smallest / part.num_problems
+        for pair, part in zip(pairs, parts, strict=True)
+        for total in cluster_sums(pair.differences, pair.clusters)
+    ]
+    return MeanDifference(
+        difference=fsum(part.difference for part in parts) / len(parts),
+        low=max(-1.0, centre - half),
+        high=min(1.0, centre + half),
+        num_problems=sum(part.num_problems for part in parts),
+        flips_to_correct=sum(part.flips_to_correct for part in parts),
+        flips_to_wrong=sum(part.flips_to_wrong for part in parts),
+        p_value=sign_flip_p(weighted, lcm(*(p.scale * q.num_problems for p, q in zip(pairs, parts, strict=True)))),
+    )
+
+
+def _pair(a: Sequence[Answer], b: Sequence[Answer]) -> _Pairs:
     scores_a, scores_b = problem_scores(a), problem_scores(b)
     shared = sorted(scores_a.keys() & scores_b.keys())
     counts = [[scores[key].num_samples for key in shared] for scores in (scores_a, scores_b)]
-    return summarize_differences(
-        [scores_a[key].score - scores_b[key].score for key in shared],
-        [scores_a[key].cluster for key in shared],
+    return _Pairs(
+        differences=[scores_a[key].score - scores_b[key].score for key in shared],
+        clusters=[scores_a[key].cluster for key in shared],
         num_samples=min(fsum(c) / max(len(c), 1) for c in counts),
         scale=lcm(*set(counts[0]), *set(counts[1])),
     )
@@ -193,41 +252,3 @@ def minimum_detectable(spread: float, num_problems: float) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if excess(middle) > 0 else (middle, high)
     return high
-
-
-@dataclass(frozen=True)
-class TokensRatio:
-    """Mean completion tokens of a over those of b, on the problems that both answered, with 95 % interval."""
-
-    ratio: float
-    low: float
-    high: float
-    num_problems: int
-
-
-def tokens_ratio(a: Sequence[Answer], b: Sequence[Answer]) -> TokensRatio | None:
-    """Paired ratio of lengths; None where fewer than two problems (or stories) have token counts on both sides.
-
-    A ratio of sums, which is what is paid for; its interval on the log scale from the residuals a - ratio * b,
-    by cluster (the ratio estimator of survey sampling, Cochran 1977). A truncated answer counts as long as it got.
-    """
-    tokens_a, tokens_b = _mean_tokens(a), _mean_tokens(b)
-    shared = sorted(tokens_a.keys() & tokens_b.keys())
-    total_a, total_b = fsum(tokens_a[key] for key in shared), fsum(tokens_b[key] for key in shared)
-    scores = problem_scores(a)
-    clusters = [scores[key].cluster for key in shared]
-    if len(set(clusters)) < 2 or total_a <= 0 or total_b <= 0:
-        return None
-    ratio = total_a / total_b
-    residuals = [tokens_a[key] - ratio * tokens_b[key] for key in shared]
-    error = sqrt(variance_of_mean(residuals, clusters)) / (total_a / len(shared))
-    factor = exp(t95(len(set(clusters)) - 1) * error)
-    return TokensRatio(ratio, ratio / factor, ratio * factor, len(shared))
-
-
-def _mean_tokens(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
-    """Mean completion tokens of each problem, over its answers that carry a count."""
-    counted = [a for a in answered(answers) if a.completion_tokens is not None]
-    return {
-        key: fsum(a.completion_tokens or 0 for a in group) / len(group) for key, group in by_problem(counted).items()
-    }

@@ -14,7 +14,7 @@ from math import fsum, sqrt
 from evaluate.benchmarks import BENCHMARKS
 from evaluate.cost import usd_per_1k_questions
 from evaluate.metrics import BenchmarkSummary, summarize
-from evaluate.paired import paired_difference
+from evaluate.paired import SIGNIFICANCE, holm, mean_difference
 from evaluate.schema import Answer, Kind
 from sweep.config import StudyConfig
 from sweep.pareto import pareto_front
@@ -44,7 +44,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over benchmarks of paired differences in accuracy, with 95 % interval. Fractions."""
+    """Mean over benchmarks of paired differences in accuracy, with 95 % interval. Fractions.
+
+    p_value: of the exact paired test; adjusted_p: Holm's over all trials of the table, None outside one.
+    """
 
     value: float
     low: float
@@ -52,12 +55,15 @@ class Difference:
     flips_to_correct: int
     flips_to_wrong: int
     num_problems: int
+    p_value: float
+    adjusted_p: float | None = None
 
     @property
     def verdict(self) -> Verdict:
-        if self.low > 0:
+        is_resolved = self.adjusted_p is None or self.adjusted_p <= SIGNIFICANCE
+        if self.low > 0 and is_resolved:
             return Verdict.BETTER
-        if self.high < 0:
+        if self.high < 0 and is_resolved:
             return Verdict.WORSE
         return Verdict.EQUAL if self.high - self.low <= UNDECIDED_WIDTH else Verdict.UNDECIDED
 
@@ -107,7 +113,7 @@ class Table:
 def make_table(study: StudyConfig, results: Sequence[TrialResult]) -> Table:
     """The table of a study from the results that there are."""
     bases = {result.config.model.name: result for result in results if result.config.scheme is None}
-    rows = [make_row(study, result, bases.get(result.config.model.name)) for result in results]
+    rows = _adjust([make_row(study, result, bases.get(result.config.model.name)) for result in results])
     front = _front(study, rows)
     return Table(
         rows=tuple(_with_front(row, index in front) for index, row in enumerate(rows)),
@@ -152,22 +158,20 @@ def compare(a: Iterable[Answer], b: Iterable[Answer]) -> Difference | None:
 
     The interval joins the benchmarks' as independent. None when they share no question.
     """
-    parts = []
     answers_a, answers_b = _by_benchmark(a), _by_benchmark(b)
     shared = [name for name in answers_a if name in answers_b]
-    for name in [name for name in shared if BENCHMARKS[name].kind is Kind.REASONING] or shared:
-        parts.append(paired_difference(answers_a[name], answers_b[name]))
-    if not parts:
+    names = [name for name in shared if BENCHMARKS[name].kind is Kind.REASONING] or shared
+    if not names:
         return None
-    centre = fsum((part.low + part.high) / 2 for part in parts) / len(parts)
-    half = sqrt(fsum(((part.high - part.low) / 2) ** 2 for part in parts)) / len(parts)
+    found = mean_difference([(answers_a[name], answers_b[name]) for name in names])
     return Difference(
-        value=fsum(part.difference for part in parts) / len(parts),
-        low=max(-1.0, centre - half),
-        high=min(1.0, centre + half),
-        flips_to_correct=sum(part.flips_to_correct for part in parts),
-        flips_to_wrong=sum(part.flips_to_wrong for part in parts),
-        num_problems=sum(part.num_problems for part in parts),
+        value=found.difference,
+        low=found.low,
+        high=found.high,
+        flips_to_correct=found.flips_to_correct,
+        flips_to_wrong=found.flips_to_wrong,
+        num_problems=found.num_problems,
+        p_value=found.p_value,
     )
 
 
@@ -189,6 +193,17 @@ def _front(study: StudyConfig, rows: Sequence[Row]) -> set[int]:
     ]
     points = [{name: rows[index].metrics[name] for name in study.objectives} for index in able]
     return {able[position] for position in pareto_front(points, study.objectives)}
+
+
+def _adjust(rows: Sequence[Row]) -> list[Row]:
+    """With each difference's p adjusted for the number of trials that were compared with their baselines."""
+    adjusted = holm({row.trial.name: row.difference.p_value for row in rows if row.difference is not None})
+    return [
+        replace(row, difference=replace(row.difference, adjusted_p=adjusted[row.trial.name]))
+        if row.difference is not None
+        else row
+        for row in rows
+    ]
 
 
 def _with_front(row: Row, on_front: bool) -> Row:

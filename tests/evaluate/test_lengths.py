@@ -1,3 +1,4 @@
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,10 +15,11 @@ from evaluate.lengths import (
     token_statistics,
     tokens_by_outcome,
     tokens_per_correct_answer,
+    tokens_ratio,
     within_question,
 )
 from evaluate.schema import Answer, Outcome
-from tests.evaluate.made_answers import ANSWER
+from tests.evaluate.made_answers import ANSWER, answers_of
 
 PROSE = "First we add the two sides, then we take the square root, and so the number of ways is found to be twelve. "
 
@@ -137,3 +139,24 @@ def test_within_question_needs_right_and_wrong_samples() -> None:
     assert within_question(answers_with([1, 2], [True, True], problem="a")) is None
     alone = within_question(answers_with([1, 2], [True, False], problem="a"))
     assert alone is not None and (alone.wrong_is_longer, alone.low, alone.num_questions) == (1, None, 1)
+
+
+def test_tokens_ratio_is_of_sums_and_paired() -> None:
+    rng = random.Random(7)
+    covered = 0
+    for _ in range(200):
+        lengths = [rng.lognormvariate(6, 1) for _ in range(50)]
+        a, b = (
+            [
+                replace(x, completion_tokens=round(length * factor * rng.lognormvariate(0, 0.3)))
+                for x, length in zip(answers_of([1] * 50), lengths, strict=True)
+            ]
+            for factor in (1.3, 1.0)
+        )
+        found = tokens_ratio(a, b)
+        assert found is not None and found.num_problems == 50
+        covered += found.low <= 1.3 <= found.high
+    assert 0.9 <= covered / 200 <= 0.98
+    assert tokens_ratio(a, [replace(x, completion_tokens=None) for x in b]) is None
+    assert tokens_ratio(a[:1], b) is None
+    assert tokens_ratio([replace(x, cluster="one story") for x in a], b) is None

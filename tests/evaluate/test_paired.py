@@ -12,12 +12,12 @@ from evaluate.paired import (
     Verdict,
     holm,
     mcnemar_p,
+    mean_difference,
     minimum_detectable,
     non_inferiority,
     paired_difference,
     sign_flip_p,
     summarize_differences,
-    tokens_ratio,
     verdict,
 )
 from evaluate.schema import Outcome
@@ -159,29 +159,33 @@ def test_verdicts_speak_of_the_margin() -> None:
     assert verdict(worse, 0.2, 0.02) is Verdict.UNDECIDED  # one of a family of tests
 
 
-def test_tokens_ratio_is_of_sums_and_paired() -> None:
-    rng = random.Random(7)
-    covered = 0
-    for _ in range(200):
-        lengths = [rng.lognormvariate(6, 1) for _ in range(50)]
-        a, b = (
-            [
-                replace(x, completion_tokens=round(length * factor * rng.lognormvariate(0, 0.3)))
-                for x, length in zip(answers_of([1] * 50), lengths, strict=True)
-            ]
-            for factor in (1.3, 1.0)
-        )
-        found = tokens_ratio(a, b)
-        assert found is not None and found.num_problems == 50
-        covered += found.low <= 1.3 <= found.high
-    assert 0.9 <= covered / 200 <= 0.98
-    assert tokens_ratio(a, [replace(x, completion_tokens=None) for x in b]) is None
-    assert tokens_ratio(a[:1], b) is None
-    assert tokens_ratio([replace(x, cluster="one story") for x in a], b) is None
-
-
-def test_errors_are_no_pairs_in_either_statistic() -> None:
+def test_errors_are_no_pairs() -> None:
     a, b = answers_of([1, 1, None]), answers_of([1, None, 0])
     assert paired_difference(a, b).num_problems == 1
     assert wilson_interval(1.0, 1)[0] < 0.21  # of one problem nothing much is known
-    assert tokens_ratio(a, b) is None
+
+
+def test_mean_difference_counts_each_benchmark_once() -> None:
+    """Ten problems, of which five are lost, and a hundred, of which none is."""
+    small, large = answers_of([1] * 10), [replace(x, benchmark="aime") for x in answers_of([1] * 100)]
+    lost = answers_of([0] * 5 + [1] * 5)
+    found = mean_difference([(lost, small), (large, large)])
+    alone = paired_difference(lost, small)
+    assert (found.difference, found.num_problems, found.flips_to_wrong) == (-0.25, 110, 5)
+    assert found.p_value == pytest.approx(alone.p_value)
+    assert found.low < -0.25 < found.high and found.high - found.low < alone.high - alone.low
+    assert mean_difference([(lost, small)]).low == pytest.approx(alone.low)
+    with pytest.raises(ValueError, match="at least one"):
+        mean_difference([])
+
+
+def test_mean_differences_test_weighs_by_benchmark() -> None:
+    """Two problems of one benchmark, four of another: all sign patterns by hand."""
+    a, b = answers_of([0, 0]), answers_of([1, 1])
+    c = [replace(x, benchmark="aime") for x in answers_of([1, 0, 0, 0])]
+    d = [replace(x, benchmark="aime") for x in answers_of([0, 1, 1, 0])]
+    weights = [1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4]
+    observed = abs(-1 / 2 - 1 / 2 + 1 / 4 - 1 / 4 - 1 / 4)
+    patterns = list(itertools.product((-1, 1), repeat=5))
+    far = sum(abs(sum(s * w for s, w in zip(p, weights, strict=True))) >= observed - 1e-9 for p in patterns)
+    assert mean_difference([(a, b), (c, d)]).p_value == pytest.approx(far / len(patterns))

@@ -167,7 +167,18 @@ def test_seeds_of_a_question_are_one_question() -> None:
     ],
 )
 def test_the_verdict_is_read_off_the_interval(low: float, high: float, verdict: Verdict) -> None:
-    assert Difference((low + high) / 2, low, high, 0, 0, 100).verdict is verdict
+    assert Difference((low + high) / 2, low, high, 0, 0, 100, p_value=0.5).verdict is verdict
+
+
+def test_a_table_of_many_trials_calls_less_of_them_worse() -> None:
+    """Seven flips, all for the worse: p = 1/64 alone, and no finding among six trials alike."""
+    base = result(None, answers("temporal", first(90, 100)))
+    trials = [rtn(bits, answers("temporal", first(83, 100))) for bits in (2, 3, 4, 5, 6, 8)]
+    one, six = make_table(STUDY, [base, trials[0]]), make_table(STUDY, [base, *trials])
+    found = [row_of(table, trials[0].config.name.partition("/")[2]).difference for table in (one, six)]
+    assert [d and d.p_value for d in found] == pytest.approx([1 / 64, 1 / 64])
+    assert [d and d.adjusted_p for d in found] == pytest.approx([1 / 64, 6 / 64])
+    assert [d and d.verdict for d in found] == [Verdict.WORSE, Verdict.UNDECIDED]
 
 
 def test_few_questions_that_agree_are_undecided_and_many_equal() -> None:

@@ -325,9 +325,9 @@ def test_times_are_summed_over_trials(study: StudyConfig) -> None:
     ("difference", "shown"),
     [
         (None, "-"),
-        (Difference(-0.013, -0.03, 0.004, 1, 3, 100), "-1.3 [-3.0, +0.4] equal"),
-        (Difference(0.1, 0.02, 0.18, 9, 1, 100), "+10.0 [+2.0, +18.0] better"),
-        (Difference(-0.5, -0.6, -0.4, 0, 50, 100), "-50.0 [-60.0, -40.0] worse"),
+        (Difference(-0.013, -0.03, 0.004, 1, 3, 100, 0.01), "-1.3 [-3.0, +0.4] equal"),
+        (Difference(0.1, 0.02, 0.18, 9, 1, 100, 0.01), "+10.0 [+2.0, +18.0] better"),
+        (Difference(-0.5, -0.6, -0.4, 0, 50, 100, 0.01), "-50.0 [-60.0, -40.0] worse"),
     ],
 )
 def test_a_difference_is_shown_in_points(difference: Difference | None, shown: str) -> None:
