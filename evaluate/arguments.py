@@ -155,8 +155,8 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
         type=_number(float, 0, 10**6),
         default=DEFAULT_STALL_TIMEOUT_S,
         metavar="SECONDS",
-        help="silence on all requests after which they are asked again, as streams whose every token counts as a sign"
-        " of life; no limit to a thought; 0 waits for ever (default %(default)g)",
+        help="silence on all requests, at most, after which they are asked again as streams, whose every token is a"
+        " sign of life; no limit to a thought; 0 waits for ever (default %(default)g)",
     )
     add(
         "--tokenizer",

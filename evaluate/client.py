@@ -58,7 +58,6 @@ class Client:
         self._sampling = sampling
         self._prompting = prompting
         self._retry = retry or RetryPolicy()
-        self._stall_timeout_s = stall_timeout_s
         self._watch = StallWatch(stall_timeout_s)
         self._transport = Transport(endpoint.url, endpoint.api_key_env, concurrency, self._watch)
         self._url = self._transport.url
@@ -129,9 +128,24 @@ class Client:
         and all others in the meantime met silence.
         """
         path, body = self._request(prompt, seed, max_tokens or self._sampling.max_tokens)
-        start = time.monotonic()
+        start, num_stalls = time.monotonic(), 0
+
+        async def attempt() -> dict[str, Any]:
+            """One try. A request that met silence goes on as a stream: its tokens are signs of life."""
+            nonlocal num_stalls
+            try:
+                document = await self._transport.post(path, body, num_stalls)
+            except FaultError as fault:
+                if fault.has_stalled:
+                    num_stalls += 1
+                    body.update(stream=True, stream_options={"include_usage": True})
+                raise
+            if lack := missing_part(document):
+                raise FaultError(f"completion without {lack}")
+            return document
+
         try:
-            reply = read_reply(await self._persist(lambda: self._post(path, body), self._retry.num_tries))
+            reply = read_reply(await self._persist(attempt, self._retry.num_tries))
         except RefusalError as refusal:
             reply = Reply(error=str(refusal))
         except FaultError as fault:
@@ -151,19 +165,6 @@ class Client:
         if self._prompting is Prompting.CHAT and isinstance(prompt, str):
             return "/chat/completions", {"messages": [{"role": "user", "content": prompt}], **common}
         return "/completions", {"prompt": prompt, **common}
-
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One try. A request that met a stall goes on as a stream: its tokens are signs of life."""
-        try:
-            document = await self._transport.post(path, body)
-        except FaultError as fault:
-            if not fault.has_stalled:
-                raise
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-            raise FaultError(f"{fault} for {self._stall_timeout_s:g} s", has_stalled=True) from None
-        if lack := missing_part(document):
-            raise FaultError(f"completion without {lack}")
-        return document
 
     async def _persist(
         self, attempt: Callable[[], Coroutine[Any, Any, dict[str, Any]]], num_contacts: int

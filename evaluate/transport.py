@@ -6,6 +6,7 @@ The key of the environment goes into a header and nowhere else: every message is
 import email.utils
 import json
 import os
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -89,14 +90,19 @@ class Transport:
         except TimeoutError:
             raise FaultError(f"no answer for {GET_TIMEOUT_S:g} s", has_stalled=True) from None
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the JSON object that answers `body`; a stream's chunks are joined to one. Raises as get does."""
+    async def post(self, path: str, body: Mapping[str, Any], num_stalls: int = 0) -> dict[str, Any]:
+        """Returns the JSON object that answers `body`; a stream's chunks are joined to one. Raises as get does.
+
+        num_stalls: how many times this request met silence.
+        """
+        start = time.monotonic()
         try:
-            async with self._watch.watching():
+            async with self._watch.watching(num_stalls):
                 document = await self._exchange("POST", path, json.dumps(body).encode(), None)
         except TimeoutError:
-            raise FaultError("no sign of life", has_stalled=True) from None
-        self._watch.sign()
+            silence_s = self._watch.limit_s(num_stalls)
+            raise FaultError(f"no sign of life for {silence_s:.3g} s", has_stalled=True) from None
+        self._watch.sign(time.monotonic() - start)
         return document
 
     async def _exchange(
@@ -108,6 +114,7 @@ class Transport:
             async with self._http.request(
                 method, self.url + path, data=content, headers=headers, allow_redirects=False, **options
             ) as response:
+                self._watch.sign()
                 if response.status == 200 and response.content_type == "text/event-stream":
                     return await self._read_stream(response)
                 return self._read(response, await response.read())
@@ -133,7 +140,6 @@ class Transport:
             return self._parse(response, body)
         message = self._line(f"HTTP {response.status} {response.reason}: {body.decode(errors='replace')}")
         if response.status == 429 or response.status >= 500:
-            self._watch.sign()
             raise FaultError(message, retry_after_s=_retry_after_s(response))
         raise RefusalError(message, response.status)
 
