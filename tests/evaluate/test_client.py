@@ -60,6 +60,8 @@ def test_completion_prompting_sends_raw_text(server: Server, quick_retry: RetryP
         Reply({"error": "starting"}, status=503),
         Reply(fault="reset"),
         Reply(fault="hang-up"),
+        Reply(fault="noise"),
+        Reply(b"\xff\xfe{", headers={"Content-Encoding": "gzip"}),
         Reply(completion("\\boxed{1}").body, fault="cut"),
         Reply(b"<html>gateway</html>"),
         Reply({}),

@@ -20,7 +20,7 @@ USAGE = {"completion_tokens": 7, "prompt_tokens": 3}
 class Reply:
     """What the server does with one request.
 
-    fault: "reset", "cut" (half the body), "hang-up" (no byte at all), "stall" (no byte, and no end).
+    fault: "reset", "cut" (half the body), "hang-up" (no byte at all), "stall" (no byte, and no end), "noise" (no HTTP).
     events: sent one by one as a stream, `pause_s` apart.
     """
 
@@ -92,7 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if reply.fault == "stall":
             self.server.is_over.wait(60)
-        if reply.fault in ("reset", "hang-up", "stall"):
+        if reply.fault == "noise":
+            self.wfile.write(b"\x00\xffgarbage\r\n\r\n")
+        if reply.fault in ("reset", "hang-up", "stall", "noise"):
             self.close_connection = True
             return
         if reply.events:
