@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.calibration import Calibration, calibration_rows
 from compress.checkpoint import check_weights, read_config
 from compress.errors import CalibrationError, FormatError, InputError, ModelError
+from compress.rules import module_schemes
 from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape
 from compress.servable import packed_obstacle
 from compress.size import Shapes, linear_shapes
@@ -61,13 +63,15 @@ def check_job(
     platform: Platform | None = None,
 ) -> Job:
     """Raises InputError (its subclasses say what about) for a request that cannot be met."""
+    from compress.sensitivity import mlp_errors
+
     config, shapes = check_without_torch(model, schemes, calibration)
     targets = tuple(
         Target(
             out,
             scheme,
             choose_format(format, scheme, platform, shapes),
-            dict.fromkeys(linear_shapes(shapes), scheme),
+            module_schemes(scheme, linear_shapes(shapes), partial(mlp_errors, model, scheme, shapes)),
         )
         for out, scheme, format in zip(outs, schemes, formats, strict=True)
     )
@@ -91,8 +95,10 @@ def check_scheme(scheme: Scheme, shapes: Shapes, calibration: Calibration | None
     """Raises InputError when the scheme does not fit the model's shapes, or calibration is missing for it."""
     if scheme.needs_calibration and calibration is None:
         raise CalibrationError("calibration", "missing", f"a .txt or .jsonl file for {scheme.method}")
-    for name, (num_rows, num_columns) in linear_shapes(shapes).items():
-        check_shape(scheme, name, num_rows, num_columns)
+    linear = linear_shapes(shapes)
+    for name, own in module_schemes(scheme, linear).items():
+        if own is not None:
+            check_shape(own, name, *linear[name])
 
 
 def choose_format(

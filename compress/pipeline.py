@@ -184,7 +184,10 @@ def _finish(done: _Pass, target: Target, partial: PartialCheckpoint) -> Compress
     config = {key: value for key, value in job.config.items() if key != "torch_dtype"}
     config["dtype"] = str(job.stored_dtype).removeprefix("torch.")
     packed = target.format is CheckpointFormat.PACKED
-    write_config(folder, config, quantization_config(target.scheme) if packed else None)
+    exceptions = None
+    if target.scheme.has_rules:
+        exceptions = {name: own if own and own.has_grid else None for name, own in target.schemes.items()}
+    write_config(folder, config, quantization_config(target.scheme, exceptions) if packed else None)
     copy_companions(job.model, folder)
     report = _report(done, target, partial)
     report.save(folder)

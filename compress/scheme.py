@@ -9,7 +9,7 @@ sparsegpt with num_bits and gptq with sparsity prune and round in one sweep over
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from compress.methods import (
     parse_name,
 )
 from compress.methods import Method as Method
+from compress.overrides import Override, Overrides, parse_overrides, short_name
 from compress.sparsity import Pattern as Pattern
 from compress.sparsity import check_pattern
 from compress.sparsity import parse_sparsity as parse_sparsity
@@ -50,8 +51,9 @@ class Scheme:
     that nothing more is stored. None becomes True for gptq without sparsity, where it lowered the layer loss at every
     width (by 10 to 27 % on trained models of 1 and 7 M parameters), and False elsewhere: with masks it raised it.
     dampening_frac: share of mean diag(H) added to the diagonal. block_size: columns per mask block and per lazy update.
-    propagate: what the inputs of a layer are measured on; None becomes DEFAULT_PROPAGATE. Raises SchemeError with key,
-    value and what it must be.
+    propagate: what the inputs of a layer are measured on; None becomes DEFAULT_PROPAGATE. overrides: another rule for
+    some modules, or the name of a preset, see overrides.py; only: a pattern, all other modules stay as they are. Raises
+    SchemeError with key, value and what it must be.
     """
 
     method: Method
@@ -65,6 +67,8 @@ class Scheme:
     block_size: int = 128
     observer: Observer = Observer.MINMAX
     propagate: Propagate | None = None
+    overrides: Overrides = None
+    only: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", parse_name("method", Method, self.method))
@@ -76,6 +80,7 @@ class Scheme:
         if self.act_order is None:
             object.__setattr__(self, "act_order", _default_act_order(self))
         check_combination(self)
+        _check_rules(self)
 
     @property
     def needs_calibration(self) -> bool:
@@ -93,6 +98,26 @@ class Scheme:
         return None if self.num_bits is None else nominal_bits(self.num_bits)
 
     @property
+    def has_rules(self) -> bool:
+        """Whether modules differ in what is done to them."""
+        return self.overrides is not None or self.only is not None
+
+    def changed_by(self, override: Override) -> Scheme | None:
+        """What a module that the override names gets, None when it is left as it is. Raises SchemeError."""
+        if override.skip:
+            return None
+        changes: dict[str, Any] = {"act_order": None if self.act_order == _default_act_order(self) else self.act_order}
+        if override.num_bits is not None:
+            changes["num_bits"] = override.num_bits
+        if override.sparsity is not None:
+            changes |= {"sparsity": override.sparsity, "pattern": override.pattern}
+        try:
+            return replace(self, overrides=None, only=None, **changes)
+        except SchemeError as error:
+            key = f"overrides.{override.modules}.{error.key}"
+            raise SchemeError(key, error.value, error.must, error.nearest) from None
+
+    @property
     def name(self) -> str:
         """One word that tells schemes apart: gptq-w3-g64-sym, sparsegpt-2:4-w4-g64-sym, magnitude-s0.6."""
         parts = [str(self.method)]
@@ -103,12 +128,15 @@ class Scheme:
         if self.has_grid:
             group = "channel" if self.group_size is None else f"g{self.group_size}"
             parts += [_name_width(self), group, "sym" if self.symmetric else "asym"]
-        return "-".join(parts + _unusual_settings(self))
+        return "-".join(parts + _unusual_settings(self) + short_name(self.overrides, self.only))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as from_json reads them."""
         values = {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(self).items()}
-        return {**values, "pattern": list(self.pattern) if self.pattern else None}
+        overrides: Any = self.overrides
+        if isinstance(overrides, tuple):
+            overrides = {override.modules: override.to_json() for override in overrides}
+        return {**values, "pattern": list(self.pattern) if self.pattern else None, "overrides": overrides}
 
     @classmethod
     def from_json(cls, mapping: Mapping[str, Any]) -> Scheme:
@@ -143,6 +171,14 @@ def check_shape(scheme: Scheme, name: str, num_rows: int, num_columns: int) -> N
             f"{scheme.pattern[0]}:{scheme.pattern[1]}",
             f"n:m with m a divisor of every layer's inputs; {name} has {num_columns}",
         )
+
+
+def _check_rules(scheme: Scheme) -> None:
+    object.__setattr__(scheme, "overrides", parse_overrides(scheme.overrides))
+    if scheme.only is not None and (not isinstance(scheme.only, str) or not scheme.only):
+        raise SchemeError("only", scheme.only, "a pattern of module names, such as mlp.down_proj")
+    for override in scheme.overrides if isinstance(scheme.overrides, tuple) else ():
+        scheme.changed_by(override)
 
 
 def _set_propagate(scheme: Scheme) -> None:

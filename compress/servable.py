@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compress.methods import TERNARY
+from compress.rules import module_schemes
 from compress.scheme import CheckpointFormat, Platform, Scheme
 
 # Rows and columns that a packed weight must be multiples of.
 _UNITS = {"cpu": (32, 32), "cuda": (64, 128)}
+# Modules that are fused with another one, by the first of each.
+_FUSED = {"q_proj": ("k_proj", "v_proj"), "gate_proj": ("up_proj",)}
 _CUDA_GROUPS = (None, 32, 64, 128)
 
 
@@ -23,6 +26,8 @@ def packed_obstacle(
 
     shapes: {name: (rows, columns)} of the weights to pack; without them only the scheme itself is judged.
     """
+    if scheme is not None and scheme.has_rules and shapes:
+        return _mixed_obstacle(module_schemes(scheme, shapes), platform, shapes)
     if scheme is None or not scheme.has_grid:
         return "there are no codes to pack without num_bits"
     if scheme.num_bits == TERNARY:
@@ -38,6 +43,30 @@ def packed_obstacle(
                 f"{column_unit}; {name} is {num_rows} x {num_columns}"
             )
     return None
+
+
+def _mixed_obstacle(
+    own: Mapping[str, Scheme | None], platform: Platform, shapes: Mapping[str, tuple[int, int]]
+) -> str | None:
+    """The first obstacle of any module's scheme; fused modules must have the same one."""
+    grids = {name: scheme if scheme and scheme.has_grid else None for name, scheme in own.items()}
+    for name, scheme in grids.items():
+        layer, _, module = name.rpartition(".")
+        for other in _FUSED.get(module, ()):
+            if _layout(grids[f"{layer}.{other}"]) != _layout(scheme):
+                return f"vLLM fuses {module} and {other}: they must have one rule, in {layer} they have two"
+    if not any(grids.values()):
+        return "there are no codes to pack without num_bits"
+    for scheme in {scheme for scheme in grids.values() if scheme}:
+        mine = {name: shapes[name] for name, used in grids.items() if used == scheme}
+        obstacle = packed_obstacle(scheme, platform, mine)
+        if obstacle is not None:
+            return obstacle
+    return None
+
+
+def _layout(scheme: Scheme | None) -> object:
+    return scheme and (scheme.num_bits, scheme.group_size, scheme.symmetric)
 
 
 def servable(

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from compress.errors import ModelError, nearest_name
 from compress.methods import TERNARY, code_bits
+from compress.rules import module_schemes
 from compress.scheme import Scheme
 
 TRITS_PER_BYTE = 5
@@ -94,9 +95,11 @@ def deployable_size(shapes: Mapping[str, tuple[int, ...]], scheme: Scheme | None
     """Size of the packed artifact of a model with these tensor shapes; scheme None = the 16-bit baseline."""
     num_parameters = count_parameters(shapes)
     num_bytes = BYTES_PER_VALUE * num_parameters
-    if scheme is not None and scheme.num_bits is not None:
-        for rows, columns in linear_shapes(shapes).values():
-            num_bytes += packed_bytes(rows, columns, scheme) - BYTES_PER_VALUE * rows * columns
+    linear = linear_shapes(shapes)
+    for name, own in (module_schemes(scheme, linear) if scheme else {}).items():
+        rows, columns = linear[name]
+        if own is not None:
+            num_bytes += packed_bytes(rows, columns, own) - BYTES_PER_VALUE * rows * columns
     return _report(num_parameters, num_bytes, "computed")
 
 
