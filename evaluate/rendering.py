@@ -10,7 +10,7 @@ transformers takes longer than many a run.
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,8 @@ from evaluate.errors import BadInput
 from evaluate.replies import Reply
 from evaluate.schema import Prompting
 
+# For templates that show a date: the one that Llama's fall back to, so that runs of different days are asked alike.
+TODAY = datetime(2024, 7, 26, tzinfo=UTC)
 _TOKENIZER, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
 
@@ -78,7 +80,7 @@ class Renderer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.filters["tojson"] = _to_json
-        environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
+        environment.globals |= {"raise_exception": _raise, "strftime_now": TODAY.strftime}
         messages = [{"role": "user", "content": text}]
         try:
             return environment.from_string(self._template).render(

@@ -98,6 +98,11 @@ def test_ids_are_those_of_transformers(
     assert renderer.render(Prompting.PAPER, QUESTION) == tuple(other.encode(QUESTION))
 
 
+def test_date_in_a_template_is_the_same_every_day(altered: Callable[..., Renderer], renderer: Renderer) -> None:
+    dated = altered(chat_template="{{ strftime_now('%d %b %Y') }}")
+    assert dated.render(Prompting.CHAT, QUESTION) == ids_of(renderer, "26 Jul 2024")
+
+
 def test_template_that_fails_is_told_in_one_line(altered: Callable[..., Renderer]) -> None:
     with pytest.raises(BadInput, match=r"its chat template fails \(no chats\)"):
         altered(chat_template="{{ raise_exception('no chats') }}").render(Prompting.CHAT, QUESTION)
