@@ -24,13 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=4000, metavar="N", help="simulated runs a cell (default 4000)")
     num_runs = parser.parse_args().runs
-    rng = np.random.default_rng(0)
-    print(f"{num_runs} runs a cell, seed 0\n")
-    accuracy_table(rng, num_runs)
-    difference_table(rng, num_runs)
-    same_model_table(rng, num_runs)
-    power_table(rng, num_runs)
-    sequence_table(rng, max(num_runs // 10, 100))
+    print(f"{num_runs} runs a cell, seed 0 for each table\n")
+    for table in (accuracy_table, difference_table, same_model_table, power_table):
+        table(np.random.default_rng(0), num_runs)
+    sequence_table(np.random.default_rng(0), max(num_runs // 10, 100))
 
 
 # Coverage of the accuracy's interval
@@ -100,23 +97,40 @@ def coverage(num_runs: int, p: float, draw: Callable[[], Draw]) -> float:
 
 
 def difference_table(rng: np.random.Generator, num_runs: int) -> None:
+    """Independent questions with 1, 4, 16 samples, and one sample of questions in stories whose effects differ."""
     print("Coverage of the 95 % interval of a paired difference, in %, and how often p <= 0.05 without a difference")
     print("| questions | samples | true difference -0.1 | none | p <= 0.05 |\n|---|---|---|---|---|")
     for n in SIZES:
-        for num_samples in (1, 4, 16):
-            cells = []
-            for true in (-0.1, 0.0):
-                held = false = 0
-                for _ in range(num_runs):
-                    d = differences(rng, n, num_samples, true, 0.5)
-                    found = summarize_differences(d.tolist(), num_samples=num_samples, scale=num_samples)
-                    held += found.low <= true <= found.high
-                    false += found.p_value <= SIGNIFICANCE
-                cells.append((held / num_runs, false / num_runs))
-            print(
-                f"| {n} | {num_samples} | {100 * cells[0][0]:.1f} | {100 * cells[1][0]:.1f} | {100 * cells[1][1]:.1f} |"
-            )
+        for design in (1, 4, 16, "1, stories"):
+            cells = [paired_cell(rng, num_runs, n, design, true) for true in (-0.1, 0.0)]
+            print(f"| {n} | {design} | {' | '.join(f'{100 * x:.1f}' for x in (cells[0][0], *cells[1]))} |")
     print(flush=True)
+
+
+def paired_cell(rng: np.random.Generator, num_runs: int, n: int, design: int | str, true: float) -> tuple[float, float]:
+    """Share of runs whose interval holds the true difference, and share with p <= 0.05."""
+    num_samples = design if isinstance(design, int) else 1
+    clusters = None if isinstance(design, int) else np.repeat(np.arange(n // 5), 5)
+    held = false = 0
+    for _ in range(num_runs):
+        if clusters is None:
+            d = differences(rng, n, num_samples, true, 0.5)
+        else:
+            d = story_differences(rng, clusters, true)
+        known = None if clusters is None else clusters.tolist()
+        found = summarize_differences(d.tolist(), known, num_samples=num_samples, scale=num_samples)
+        held += found.low <= true <= found.high
+        false += found.p_value <= SIGNIFICANCE
+    return held / num_runs, false / num_runs
+
+
+def story_differences(rng: np.random.Generator, clusters: NDArray[np.int64], true: float) -> Array:
+    """Half of the stories gain 24 points, half lose as many, beside the true difference."""
+    num_stories = clusters[-1] + 1
+    chances = rng.uniform(0.4, 0.6, num_stories)
+    shifted = chances + rng.choice([-0.24, 0.24], num_stories) + true
+    draws = rng.random((2, len(clusters)))
+    return (draws[0] < shifted[clusters]).astype(float) - (draws[1] < chances[clusters])
 
 
 def differences(rng: np.random.Generator, n: int, num_samples: int, true: float, mean: float) -> Array:

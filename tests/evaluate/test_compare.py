@@ -44,6 +44,20 @@ def test_two_runs_against_a_server(server: Server, tmp_path: Path, capsys: pytes
     assert (document["a"]["model"], document["margin"], document["notes"]) == (MODEL, 0.02, [])
 
 
+def test_stories_are_kept_with_the_answers(server: Server, tmp_path: Path) -> None:
+    """Three conclusions from the same premises, one from others: two independent questions."""
+    server.answer = lambda body, n: completion("<think>1</think>True")
+    rows = [{"premises": [f"premise {i // 3}"], "conclusion": f"c{i}", "label": "True"} for i in range(4)]
+    file = tmp_path / "folio.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("a", "b"):
+        more = ["--benchmark", f"folio={file}", "--output", str(tmp_path / name)]
+        assert main(["run", "--endpoint", server.endpoint.url, "--model", MODEL, *more]) == 0
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())["benchmarks"]["folio"]
+    assert (summary["num_problems"], summary["num_clusters"]) == (4, 2)
+    assert compare_folders(tmp_path / "a", tmp_path / "b").benchmarks[0].b.num_clusters == 2
+
+
 def test_difference_is_b_minus_a_and_the_verdict_is_about_b(tmp_path: Path) -> None:
     a = write_folder(tmp_path / "a", answers_of([1] * 18 + [0] * 2))
     b = write_folder(tmp_path / "b", [replace(x, completion_tokens=30) for x in answers_of([1] * 6 + [0] * 14)])
