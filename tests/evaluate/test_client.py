@@ -267,6 +267,15 @@ def test_url_without_its_version_is_told(server: Server, quick_retry: RetryPolic
         check(server.endpoint, quick_retry)
 
 
+def test_endpoint_that_takes_a_connection_and_says_nothing_is_told(
+    server: Server, quick_retry: RetryPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluate.transport.GET_TIMEOUT_S", 0.1)
+    server.models = Reply(fault="stall")
+    with pytest.raises(EndpointUnavailable, match=r"/v1: no answer for 0\.1 s; is the server running"):
+        check(server.endpoint, quick_retry)
+
+
 def test_model_that_is_not_served_is_named_with_the_nearest(server: Server, quick_retry: RetryPolicy) -> None:
     with pytest.raises(ModelNotServed, match=r"'toyy'.*nearest is 'toy'"):
         check(Endpoint(server.endpoint.url, "toyy"), quick_retry)
