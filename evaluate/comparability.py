@@ -98,7 +98,7 @@ def check_comparable(a: AnswerFolder, b: AnswerFolder, allowed: Sequence[str]) -
 
 def _matters(key: str, alike: set[str]) -> bool:
     """Whether a key of `benchmarks` says what was asked; other problems are named by themselves, see `_extent`."""
-    _, name, rest = key.split(".", 2)
+    name, _, rest = key.removeprefix("benchmarks.").partition(".")
     return name in alike and rest not in (*_OF_A_BENCHMARK, *_FROM_ANSWERS)
 
 
