@@ -20,6 +20,7 @@ CHUNK_BYTES = 1 << 24
 _COPIED_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 _NOT_COPIED = ("config.json", "compression_report.json")
 _KEY_NAME = ".key"
+_WEIGHT_DTYPES = ("BF16", "F16", "F32", "F64")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -44,13 +45,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 def check_weights(folder: Path, config: Mapping[str, Any]) -> Shapes:
     """The shapes that the config promises, once the safetensors files are seen to hold them.
 
-    Raises ModelError for torn files, and for tensors that are missing or of another shape.
+    Raises ModelError for torn files, and for tensors that are missing, of another shape or no floating-point numbers.
     """
     expected = shapes_from_config(config)
-    stored = {name: shape for path in weight_files(folder) for name, (_, shape) in read_header(path).items()}
+    stored = {name: entry for path in weight_files(folder) for name, entry in read_header(path).items()}
     for name, shape in expected.items():
-        if stored.get(name) != shape:
-            raise ModelError(f"{folder} {name}", stored.get(name, "missing"), f"of shape {shape}, as config.json says")
+        dtype, found = stored.get(name, ("", "missing"))
+        if found != shape:
+            raise ModelError(f"{folder} {name}", found, f"of shape {shape}, as config.json says")
+        if dtype not in _WEIGHT_DTYPES:
+            raise ModelError(f"{folder} {name}", dtype, f"one of {', '.join(_WEIGHT_DTYPES)}")
     return expected
 
 

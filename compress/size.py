@@ -37,7 +37,12 @@ UNITS: tuple[tuple[str, ...], ...] = (
 BYTES_PER_VALUE = 2
 SHAPE_BYTES = 16
 HEADER_LIMIT = 100_000_000
-_DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1}
+_DTYPE_BYTES = (
+    dict.fromkeys(("F64", "I64", "U64"), 8)
+    | dict.fromkeys(("F32", "I32", "U32"), 4)
+    | dict.fromkeys(("F16", "BF16", "I16", "U16"), 2)
+    | dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1)
+)
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -153,6 +158,8 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         header.pop("__metadata__", None)
         ends = [entry["data_offsets"][1] for entry in header.values()]
         tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+        if unknown := {dtype for dtype, _ in tensors.values()} - _DTYPE_BYTES.keys():
+            raise ValueError(f"dtype {unknown}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(str(path), "unreadable", "a safetensors file") from error
     expected = 8 + length + max(ends, default=0)

@@ -324,6 +324,7 @@ def test_an_existing_folder_is_never_written_over(llama: Path, tmp_path: Path) -
     [
         ("model.layers.1.mlp.up_proj.weight", lambda t: t[:-1], ModelError, "up_proj.weight is .127, 64."),
         ("model.norm.weight", lambda t: None, ModelError, "model.norm.weight is missing"),
+        ("model.norm.weight", lambda t: t.to(torch.int32), ModelError, "model.norm.weight is I32, must be one of BF16"),
         ("model.layers.1.mlp.up_proj.weight", lambda t: t * float("nan"), NumericalError, "up_proj.*not finite"),
         ("model.embed_tokens.weight", lambda t: t * float("inf"), NumericalError, "q_proj.*inputs are not finite"),
     ],
