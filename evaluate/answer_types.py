@@ -1,5 +1,6 @@
 """What kinds of answers there are: how each is read, when it is right, and what its reference must be."""
 
+import re
 from enum import StrEnum
 from typing import assert_never
 
@@ -9,6 +10,8 @@ from evaluate.integers import parse_integer, read_integer
 from evaluate.labels import LABELS, canonical_label, read_label
 from evaluate.options import option_letter, parse_options, read_option
 from evaluate.spans import exact_match, read_span
+
+_ANNOTATION = re.compile(r"<<[^<>\n]*>>")  # GSM8K's calculator notes, which models repeat
 
 
 class AnswerType(StrEnum):
@@ -31,7 +34,7 @@ def read(answer_type: AnswerType, text: str, options: str | None) -> Reading:
         case AnswerType.INTEGER:
             return read_integer(text)
         case AnswerType.NUMBER:
-            reading = read_integer(text)
+            reading = read_integer(_ANNOTATION.sub("", text))
             is_expression = reading.rule == "boxed_not_integer"
             return Reading(reading.quote, "boxed_expression") if is_expression else reading
         case AnswerType.EXPRESSION:

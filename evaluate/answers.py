@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _FOLDED = ("<wide>", "<narrow>", "<font>", "<noBreak>")
 _PUNCTUATION = str.maketrans("‘’‚′“”„‐‑‒–—−。", "''''\"\"\"------.")
 _SPECIAL_TOKEN = re.compile(r"<[|｜][^|｜<>]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|end_of_turn)>|\[/?INST\]")
+_MOST_WRAPPERS = 100  # a text with more of them is a loop; each costs a pass over it
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 _STRAY_TAG = re.compile(r"</?(?:think|answer)>", re.I)
 _BOX = re.compile(  # "\\x08oxed" and "boxed{" are what is left of \\boxed where a backslash was taken for an escape
@@ -31,7 +32,7 @@ _TEX_INVISIBLE = re.compile(
 )
 _DELIMITER = re.compile(r"(?<!\\)\$+|\\[()\[\]]")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')*\]]*\s+(?=[^a-z\s])|\n+")
-_ADJECTIVE = r"(?:(?:final|correct|right|best|only|my|our|the)\s+)*"
+_ADJECTIVE = r"(?:(?:final|correct|right|best|only|my|our|the)\s+){0,4}"
 _VERB = (
     r"(?:is|are|was|be|would be|must be|should be|will be|equals?|becomes|comes (?:out )?to(?: be)?"
     r"|(?:turns|works) out to(?: be)?)"
@@ -176,7 +177,9 @@ def _closing_brace(text: str, start: int) -> int:
 def detex(text: str) -> str:
     r"""Takes the typesetting off: \text{...} wrappers, nested boxes, thin spaces, math delimiters, escapes."""
     text = _TEX_INVISIBLE.sub("", text)
-    while match := _WRAPPER.search(text):
+    for _ in range(_MOST_WRAPPERS):
+        if (match := _WRAPPER.search(text)) is None:
+            break
         end = _closing_brace(text, match.end())
         text = f"{text[: match.start()]} {text[match.end() : end]} {text[end + 1 :]}"
     text = _TEX_SPACE.sub(" ", _DELIMITER.sub("", text.replace("{,}", ",").replace(",\\!", ",")))

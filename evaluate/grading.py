@@ -21,7 +21,7 @@ __all__ = ["GRADER_VERSION", "AnswerType", "grade", "invalid_reference"]
 
 GRADER_VERSION = "2"  # raised whenever a stored answer could be graded differently
 
-_TRUNCATED = frozenset({"length", "max_tokens", "max_length"})
+_TRUNCATED = frozenset({"length", "max_tokens", "max_length", "model_length"})
 _BROKEN_OFF = frozenset({"abort", "aborted", "cancelled", "error", "content_filter"})
 
 

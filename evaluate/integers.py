@@ -19,6 +19,8 @@ from evaluate.answers import (
     sentences,
 )
 
+_LONGEST = 1000  # characters of a text that can be one number; longer ones are loops
+_MOST_DIGITS = 4000  # Python converts no longer ones
 _NUMBER = r"[+-]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _SCALE = r"(?!(?:or|and|to|hundred|thousand|million|billion|dozen|choose|mod|times|over|plus|minus)\b)"
 _WORDS = rf"{_SCALE}[A-Za-z]+\.?(?:\s+{_SCALE}[A-Za-z]+\.?){{0,2}}"
@@ -32,7 +34,7 @@ _CHOICE = re.compile(r"^\(?[A-E]\)\s*(?=[+-]?\d)")
 _ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}\s*$")
 _LEADING = re.compile(
     rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\]|!\S|[A-Za-z](?![A-Za-z])|\.\d|,\d)(?!\s*(?:[+*/^=×·<>]|-\s*(?:\d|\\"
-    r"|[A-Za-z]\b)|(?:hundred|thousand|million|billion|dozen)\b))"
+    r"|[A-Za-z]\b)|(?:hundred|thousand|million|billion|dozen)\b|\d+\s*/\s*\d))"
 )
 _FILLER = re.compile(
     r"^(?:(?:therefore|thus|simply|just|exactly|indeed|clearly|then|equal to|equals"
@@ -57,13 +59,13 @@ _IS_THE_ANSWER = re.compile(
     re.I,
 )
 _STATEMENT = re.compile(
-    rf"^(?:the|this|that)\b[^\d?]*\b(?:is|are|equals)\s+(?:exactly\s+|equal to\s+)?({_NUMBER})"
+    rf"^(?:the|this|that)\b[^\d?]*\b(?:is|are|was|were|equals)\s+(?:exactly\s+|equal to\s+)?({_NUMBER})"
     rf"(?:\s+{_SCALE}[A-Za-z]+)?[.!]?$",
     re.I,
 )
 _CONCLUSION = re.compile(
     rf"^(?:therefore|thus|hence|so|consequently|finally|in conclusion|in total|altogether)\b.*?"
-    rf"(?:=|\bis|\bare|\bequals|\bget|\bhave)\s*(?:exactly\s+)?({_NUMBER})\s*(?:[A-Za-z][A-Za-z ]*)?\.?$",
+    rf"(?:=|\bis|\bare|\bequals|\bget|\bhave|\btotal of)\s*(?:exactly\s+)?({_NUMBER})\s*(?:[A-Za-z][A-Za-z ]*)?\.?$",
     re.I,
 )
 
@@ -73,6 +75,9 @@ def parse_integer(text: str) -> str | None:
 
     33.0 is 33; 33.5 stays "33.5" (a committed answer, never an integer's); a list or an expression is None.
     """
+    if len(text) > _LONGEST:
+        return None
+    text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     text = detex(_ORDINAL.sub("", _DEGREE.sub("°", text.strip(" $"))))
     text = _CHOICE.sub("", _MODULUS.sub("", text)).strip(" .;:,!\"'{}" if text.endswith(" !") else " .;:,\"'{}")
     if re.search(r",\s*[A-Za-z\\][^=]*=|\b(?:or|and)\b.*=", text):
@@ -91,7 +96,7 @@ def _canonical(number: str) -> str:
     whole, _, decimals = digits.partition(".")
     if decimals.strip("0"):
         return f"{'-' if whole == '-0' else ''}{int(whole)}.{decimals.rstrip('0')}"
-    return str(int(whole))
+    return str(int(whole)) if len(whole) < _MOST_DIGITS else whole
 
 
 def read_integer(text: str) -> Reading:

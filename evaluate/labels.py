@@ -20,7 +20,7 @@ _CANNOT = (
     r"(?:can\s?not|can't|could not|couldn't|impossible to|unable to|(?:not|isn't) possible to|no way to"
     r"|not able to|cannot)"
 )
-_REST = r"(?:(?!\b(?:so|therefore|thus|hence|but|however)\b)[^.;,\n])*"  # of the clause
+_REST = r"(?:(?!\b(?:so|therefore|thus|hence|but|however)\b)[^.;,\n]){0,300}"  # of the clause
 _CLAIM = r"\b(?:conclusion|statement|claim|hypothesis|assertion|proposition|argument|sentence)\b"
 _THE_CLAIM = rf"(?:it|(?:the|this|that) {_CLAIM})"
 _NEGATION = r"(?:negation|opposite|contrary)\b(?: of [^.;,\n]*?)?,? (?:is|must be|follows|holds)\b"
@@ -28,7 +28,7 @@ _MIGHT = r"(?:could|may|might|can)(?: or (?:could|may|might) not)?(?: (?:still|w
 
 # In order of precedence: a longer phrase takes its words away from the shorter ones below it.
 _PHRASES: tuple[tuple[str, str | None], ...] = (
-    (r"(?:whether|if)\b[^.;,\n]*?\btrue\b[^.;,\n]*?\bfalse\b(?:,? or uncertain| or not)?", None),
+    (r"(?:whether|if)\b[^.;,\n]{0,200}?\btrue\b[^.;,\n]{0,200}?\bfalse\b(?:,? or uncertain| or not)?", None),
     (r"true\s*[,/|]\s*false\s*[,/|]?\s*(?:and|or)?\s*(?:uncertain|unknown)", None),
     (
         r"neither\s+(?:\w+\s+){0,2}?(?:true|false|prove[nd]|provable|confirmed|verified|supported|entailed|implied"
@@ -184,6 +184,9 @@ def read_label(text: str) -> Reading:
     about = [label for s in said if _CONCLUDES.search(s) and (label := classify(s))]
     if about:
         return _reading(about[-1], "conclusion")
+    first = next(iter(sentences(text)), "")
+    if label := canonical_label(first.strip(" .!:*\"'")):
+        return Reading(label, "first_sentence")
     others = [label for s in said if (label := classify(s))]
     return _reading(others[-1], "last_sentence") if others else Reading(None, "none_found")
 

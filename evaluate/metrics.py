@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluate.groups import GroupScore, scores_by_group
 from evaluate.intervals import accuracy_interval
 from evaluate.lengths import (
     LengthBin,
@@ -33,6 +34,8 @@ class BenchmarkSummary:
     think_share is the thinking's share of the characters, None where no thinking is marked.
     pass_at_k, maj_at_k: by k = 1, 2, 4, ... and all samples; None with one sample, and for a k that some problem
     lacks the samples for.
+    lenient_accuracy: by the lenient verdicts; tail_f1: F1 of all that was said after the thinking, beside f1's short
+    answer. by_group: the scores of the benchmark's parts, where it has any.
     """
 
     name: str
@@ -57,6 +60,9 @@ class BenchmarkSummary:
     tokens_per_correct_answer: float | None
     accuracy_by_length: Sequence[LengthBin]
     within_question: WithinQuestion | None
+    lenient_accuracy: float | None
+    tail_f1: float | None
+    by_group: Mapping[str, GroupScore]
 
 
 def summarize(answers: Sequence[Answer], kind: Kind) -> BenchmarkSummary:
@@ -91,6 +97,9 @@ def summarize(answers: Sequence[Answer], kind: Kind) -> BenchmarkSummary:
         tokens_per_correct_answer=tokens_per_correct_answer(answers),
         accuracy_by_length=accuracy_by_length(answers),
         within_question=within_question(answers),
+        lenient_accuracy=_lenient_accuracy(answers),
+        tail_f1=mean([a.tail_f1 for a in asked if a.tail_f1 is not None]),
+        by_group=scores_by_group(answers),
     )
 
 
@@ -98,6 +107,12 @@ def count_outcomes(answers: Iterable[Answer]) -> dict[str, int]:
     """How many answers ended in each outcome; every outcome is a key."""
     counts = Counter(a.outcome for a in answers)
     return {outcome.value: counts[outcome] for outcome in Outcome}
+
+
+def _lenient_accuracy(answers: Sequence[Answer]) -> float | None:
+    """Mean over problems of the share of samples that the lenient verdict takes for right."""
+    groups = by_problem(answers).values()
+    return mean([sum((a.lenient or a.outcome) is Outcome.CORRECT for a in group) / len(group) for group in groups])
 
 
 def _at_k(answers: Sequence[Answer], score: Callable[[Sequence[Answer], int], float]) -> dict[int, float | None] | None:

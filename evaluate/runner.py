@@ -189,7 +189,6 @@ def _answer(request: Request, reply: Reply) -> Answer:
         latency_s=round(reply.latency_s, 3),
         key=request.key,
         max_tokens=reply.max_tokens,
-        cluster=request.problem.cluster,
     )
     return graded(answer, request.benchmark, request.problem)
 
@@ -199,8 +198,9 @@ def graded(answer: Answer, benchmark: Benchmark, problem: Problem) -> Answer:
 
     A thought that ended by itself with nothing after it is an empty text, no missing one.
     """
+    answer = replace(answer, grader=GRADER_VERSION, cluster=problem.cluster, group=problem.group)
     if answer.error is not None:
-        return replace(answer, grader=GRADER_VERSION)
+        return answer
     completion = "" if answer.completion is None and answer.reasoning else answer.completion
     verdict = benchmark.grade(completion, answer.finish_reason, problem)
-    return replace(answer, grader=GRADER_VERSION, cluster=problem.cluster, **vars(verdict))
+    return replace(answer, **vars(verdict))

@@ -55,6 +55,11 @@ class Problem:
         """What problems share that are no independent questions (`story_id` in the metadata), None for one alone."""
         return self.metadata.get("story_id")
 
+    @property
+    def group(self) -> str | None:
+        """The part of the benchmark that the summary tells apart (`group` in the metadata: "2 hops"), None for none."""
+        return self.metadata.get("group")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -111,7 +116,8 @@ class Answer:
 
     `think_tokens` is null unless the server counted them or a tokenizer was at hand; `max_tokens` is the limit that
     was sent. `key` is a hash of all that determined the request: an answer is reused only for the same key. `grader`
-    is the version that read the answer; another version's verdicts are no longer taken. `cluster`: its problem's.
+    is the version that read the answer; another version's verdicts are no longer taken. `cluster` and `group`: its
+    problem's.
     """
 
     benchmark: str
@@ -137,6 +143,7 @@ class Answer:
     tail_f1: float | None = None
     lenient: Outcome | None = None
     lenient_rule: str | None = None
+    group: str | None = None
 
     def has_failed(self) -> bool:
         """Whether the request failed: no answer at all, never a score."""

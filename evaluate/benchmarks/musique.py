@@ -2,7 +2,7 @@
 
 From the hub the study's 100 questions (arXiv 2504.02010) are picked by their ids out of the answerable development
 set and checked against their checksums; a file is read whole, and the source line says whether it is those 100.
-The passages are not shown (`musique_open` shows them); `hops` in the metadata says how many facts a question joins.
+The passages are not shown (`musique_open` shows them); `group` in the metadata says how many facts a question joins.
 """
 
 import json
@@ -27,7 +27,7 @@ def read_problem(row: Row, index: int) -> Problem | None:
         problem_id,
         f"{question}\n\n{INSTRUCTION}",
         (answer, *row.texts("answer_aliases")),
-        metadata={"hops": problem_id[:1], "question": question, "checksum": _checksum(question, answer)},
+        metadata={"group": f"{problem_id[:1]} hops", "question": question, "checksum": _checksum(question, answer)},
     )
 
 

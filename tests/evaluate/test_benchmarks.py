@@ -131,7 +131,7 @@ def test_musique_leaves_unanswerable_questions_out(tmp_path: Path) -> None:
     rows = [{**ROW["musique"], "answerable": True}, {**ROW["musique"], "id": "2hop__9", "answerable": False}]
     problems = load_benchmark("musique", file=write(tmp_path / "a.jsonl", *rows)).problems
     assert [p.reference for p in problems] == [("A B", "C")]
-    assert problems[0].metadata["hops"] == "2"
+    assert (problems[0].group, problems[0].metadata["question"]) == ("2 hops", "Who?")
 
 
 def test_parquet_is_read_too(tmp_path: Path) -> None:
@@ -286,8 +286,8 @@ def test_open_book_shows_every_passage_before_the_question(test_data: Path) -> N
         row = rows[problem.problem_id]
         places = [problem.question.index(f"{p['title']}\n{p['paragraph_text']}") for p in row["paragraphs"]]
         assert max(places) < problem.question.index(f"Question: {row['question']}")
-    hops = Counter(p.metadata["hops"] for p in load_benchmark("musique", file=path).problems)
-    assert hops == {"2": 49, "3": 32, "4": 19}
+    groups = Counter(p.group for p in load_benchmark("musique", file=path).problems)
+    assert groups == {"2 hops": 49, "3 hops": 32, "4 hops": 19}
 
 
 def test_folio_has_73_stories(test_data: Path) -> None:
@@ -330,5 +330,5 @@ def test_gsm8k_and_math_500_read_their_publishers_rows(tmp_path: Path) -> None:
     assert gsm8k.grade("So 1080 in all.\n#### 1080", "stop", gsm8k.problems[0]).outcome is Outcome.CORRECT
     assert gsm8k.grade(r"\boxed{\$1{,}080.00}", "stop", gsm8k.problems[0]).outcome is Outcome.CORRECT
     math = load_benchmark("math_500", file=write(tmp_path / "b.jsonl", ROW["math_500"]))
-    assert (math.problems[0].problem_id, math.problems[0].metadata["level"]) == ("a/1", "2")
+    assert (math.problems[0].problem_id, math.problems[0].group) == ("a/1", "level 2")
     assert math.grade(r"\boxed{0.5}", "stop", math.problems[0]).outcome is Outcome.CORRECT

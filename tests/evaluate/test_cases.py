@@ -38,8 +38,9 @@ def test_reads_what_a_careful_reader_takes(name: str) -> None:
     assert wrong == []
 
 
-def test_expressions_are_compared_by_value() -> None:
-    cases = read("expressions")
-    verdicts = map_in_pool(lambda c: grade_completion("math_500", c["completion"], "stop", c["reference"]), cases)
+@pytest.mark.parametrize(("name", "benchmark"), [("numbers", "gsm8k"), ("expressions", "math_500")])
+def test_values_are_compared(name: str, benchmark: str) -> None:
+    cases = read(name)
+    verdicts = map_in_pool(lambda c: grade_completion(benchmark, c["completion"], "stop", c["reference"]), cases)
     pairs = zip(cases, verdicts, strict=True)
     assert [(c, v) for c, v in pairs if (v.outcome is Outcome.CORRECT) is not c["is_correct"]] == []

@@ -172,3 +172,9 @@ def test_the_whole_tail_has_an_f1_of_its_own() -> None:
 def test_truncated_answers_are_not_read_leniently_either() -> None:
     verdict = grade_completion("aime", r"<think>1</think>\boxed{33}", "length", "33")
     assert (verdict.outcome, verdict.lenient) == (Outcome.TRUNCATED, None)
+
+
+@pytest.mark.parametrize("piece", ["1", r"\boxed{", "the ", "whether ", "Wait, no. ", r"\text{a} ", "(A) ", "**"])
+@pytest.mark.parametrize("answer_type", AnswerType)
+def test_a_text_that_loops_is_graded_all_the_same(piece: str, answer_type: AnswerType) -> None:
+    assert grade(answer_type, piece * (9000 // len(piece)), "stop", REFERENCES[answer_type], OPTIONS).rule
