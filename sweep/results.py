@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from compress.report import load_report
 from compress.size import count_parameters, measured_size, read_header, weight_files
 from evaluate.benchmarks import Benchmark, load_benchmark
 from evaluate.schema import Answer, Endpoint, Prompting, Sampling
-from evaluate.spec import make_requests, make_spec, pending_requests
+from evaluate.spec import answers_key, make_requests, make_spec, pending_requests
 from evaluate.store import place_of, read_answers
 from sweep.compression import compress_jobs, find_model
 from sweep.config import BenchmarkConfig, StudyConfig
 from sweep.space import TrialConfig
-from sweep.store import base_fingerprint, content_key, file_name, is_whole, read_json
+from sweep.store import base_fingerprint, file_name, is_whole, read_json
 
 # Engine arguments that change how fast answers come, not what they are.
 SPEED_KEYS = frozenset({"max_num_seqs", "kv_cache_memory_bytes", "gpu_memory_utilization", "disable_log_stats"})
@@ -104,11 +105,8 @@ def load_evaluation(study: StudyConfig, checkpoint: CheckpointFacts, seed: int) 
     folder = answers_folder(study, checkpoint, seed)
     if not folder.exists():
         return None
-    sampling = sampling_of(study, seed)
-    endpoint = Endpoint(url="", model=checkpoint.served_name)
-    benchmarks = load_benchmarks(study)
-    spec = make_spec(endpoint, benchmarks, sampling, Prompting.CHAT, evaluation_settings(study, checkpoint))
-    requests = list(make_requests(benchmarks, sampling, spec))
+    spec = evaluation_spec(study, checkpoint, seed)
+    requests = list(make_requests(load_benchmarks(study), sampling_of(study, seed), spec))
     if pending_requests(requests, folder):
         return None
     by_place = {place_of(answer): answer for answer in read_answers(folder)}
@@ -123,16 +121,17 @@ def trial_seeds(study: StudyConfig, config: TrialConfig) -> Sequence[int]:
 
 
 def answers_folder(study: StudyConfig, checkpoint: CheckpointFacts, seed: int) -> Path:
-    """Keyed by weights, engine arguments, sampling and where questions come from; each is keyed by itself inside."""
-    content = {
-        "settings": evaluation_settings(study, checkpoint),
-        "sampling": asdict(sampling_of(study, seed)),
-        # A file by its checksum, wherever it lies, a generator by its version; the number of questions may grow.
-        "questions": {b.name: b.source.partition(" sha256:")[2] or b.source for b in load_benchmarks(study)},
-        "name": checkpoint.served_name,
-    }
+    """Keyed by all that decides the answers but the number of questions, which may grow."""
     name = checkpoint.folder.name.rsplit(".", 1)[0] if "." in checkpoint.folder.name else checkpoint.folder.name
-    return study.store / "answers" / f"{file_name(name)}.seed{seed}.{content_key(content)}"
+    key = answers_key(load_benchmarks(study), evaluation_spec(study, checkpoint, seed))
+    return study.store / "answers" / f"{file_name(name)}.seed{seed}.{key}"
+
+
+def evaluation_spec(study: StudyConfig, checkpoint: CheckpointFacts, seed: int) -> dict[str, Any]:
+    """What one evaluation of a checkpoint is, as its folder records it."""
+    endpoint = Endpoint(url="", model=checkpoint.served_name)
+    settings = evaluation_settings(study, checkpoint)
+    return make_spec(endpoint, load_benchmarks(study), sampling_of(study, seed), Prompting.CHAT, settings)
 
 
 def evaluation_settings(study: StudyConfig, checkpoint: CheckpointFacts) -> dict[str, object]:
