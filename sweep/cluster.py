@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client
+
+from sweep.reaper import reaper
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -27,6 +29,11 @@ class Cluster:
 @contextmanager
 def start_cluster(address: str | None, num_slots: int) -> Iterator[Cluster]:
     """Start (or join) Ray and Serve; a local cluster and its Serve are ended on the way out, error or Ctrl-C too."""
+    with reaper() if address is None else nullcontext():
+        yield from _cluster(address, num_slots)
+
+
+def _cluster(address: str | None, num_slots: int) -> Iterator[Cluster]:
     local = address is None
     _init_ray(address, num_slots)
     try:

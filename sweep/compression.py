@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -20,6 +21,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from compress.calibration import Calibration, Conversation, load_calibration
+from compress.errors import InputError, SchemesFailedError
 from compress.scheme import CheckpointFormat, Platform, Scheme
 from compress.size import linear_shapes
 from evaluate.benchmarks import BENCHMARKS, Benchmark, load_benchmark
@@ -52,23 +54,39 @@ class CompressActor:
     """Runs in a process of its own with `compress.num_gpus` GPUs."""
 
     def compress(self, jobs: Sequence[CompressJob]) -> None:
-        """Make the first job's checkpoint, waiting for whoever makes it already; then what is free of the others.
+        """Make the first job's checkpoint, waiting for whoever makes it already; in the same pass over the model, what
+        nobody makes of the others.
 
         Raises what compress raises for the first; a failure of another is left to the trial that wants it.
         """
         own, *others = jobs
-        _make(own, wait=True)
-        for job in others:
-            with contextlib.suppress(Exception):  # its own trial meets it again, and fails with it
-                _make(job, wait=False)
+        with ExitStack() as locks:
+            locks.enter_context(locked(own.lock))
+            free = [job for job in others if locks.enter_context(locked(job.lock, wait=False))]
+            missing = [job for job in (own, *free) if not is_whole(job.out)]
+            try:
+                _make(missing)
+            except SchemesFailedError as error:
+                if own.out in error.failures:
+                    raise error.failures[own.out] from None
+            except InputError:
+                if missing == [own]:
+                    raise
+                _make([own])
 
 
-def _make(job: CompressJob, *, wait: bool) -> None:
-    from compress.pipeline import compress_model
+def _make(jobs: Sequence[CompressJob]) -> None:
+    from compress.pipeline import compress_models
 
-    with locked(job.lock, wait=wait) as held:
-        if held and not is_whole(job.out):
-            compress_model(job.model, job.out, job.scheme, job.calibration, format=job.format, platform=job.platform)
+    if jobs:
+        compress_models(
+            jobs[0].model,
+            [job.out for job in jobs],
+            [job.scheme for job in jobs],
+            next((job.calibration for job in jobs if job.calibration is not None), None),
+            formats=[job.format for job in jobs],
+            platform=jobs[0].platform,
+        )
 
 
 def make_checkpoint(jobs: Sequence[CompressJob], slot: Slot, study: StudyConfig) -> Path:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.drivers import answer_lines, checkpoint_bytes, is_compressing_another, sweep_driver, sweep_json
+from tests.integration.drivers import answer_lines, checkpoint_bytes, is_compressing, sweep_driver, sweep_json
 
 MODEL = Path(__file__).parents[2] / "models" / "pocket-llama-1m"
 STUDY = f"""
@@ -106,7 +106,7 @@ def answers(folder: Path) -> bool:
 
 
 def compresses(folder: Path) -> bool:
-    return is_compressing_another(folder / "mlruns/store")
+    return is_compressing(folder / "mlruns/store")
 
 
 PHASES: dict[str, Callable[[Path], bool]] = {

@@ -133,11 +133,9 @@ def checkpoint_bytes(store: Path) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-def is_compressing_another(store: Path) -> bool:
-    """One checkpoint stands and another is begun."""
-    num_whole = len(list(store.glob("checkpoints/*/compression_report.json")))
-    num_begun = len(list(store.glob("checkpoints/.locks/*")))
-    return 1 <= num_whole < num_begun
+def is_compressing(store: Path) -> bool:
+    """A layer of a checkpoint is finished, the checkpoint is not."""
+    return any(path.stat().st_size for path in store.glob("checkpoints/.*.tmp-*/.progress.jsonl"))
 
 
 def _pids() -> list[int]:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import psutil
 import pytest
 import ray
 
+from compress.errors import InputError
 from compress.report import load_report
-from compress.scheme import CheckpointFormat
+from compress.scheme import CheckpointFormat, Method, Scheme
 from evaluate.benchmarks import load_benchmark
 from sweep.compression import (
     CompressActor,
@@ -164,15 +166,21 @@ def test_the_actor_fits_beside_a_warm_engine_or_does_not(workdir: Path) -> None:
 
 
 @pytest.mark.usefixtures("weights")
-def test_a_sibling_that_cannot_be_made_is_left_to_its_own_trial(workdir: Path) -> None:
+def test_siblings_are_made_in_the_same_pass_and_one_that_cannot_be_is_left_to_its_own_trial(workdir: Path) -> None:
     study = make_study()
     own, four, two = (jobs_of(study, f"alpha/rtn-w{bits}-g64-sym")[0] for bits in (8, 4, 2))
-    broken = CompressJob(workdir / "nowhere", workdir / "out", own.scheme, None, own.format, "cpu")
     with locked(four.lock):  # somebody else makes this one
-        CompressActor().compress([own, broken, four, two])
-    assert [is_whole(job.out) for job in (own, broken, four, two)] == [True, False, False, True]
-    with pytest.raises(Exception, match="nowhere"):
-        CompressActor().compress([broken])
+        CompressActor().compress([own, four, two])
+    assert [is_whole(job.out) for job in (own, four, two)] == [True, False, True]
+    report = load_report(two.out)
+    assert report is not None
+    assert report.num_schemes == 2
+    three = replace(own, scheme=Scheme(Method.RTN, num_bits=3, group_size=64), out=workdir / "three")
+    in_the_way = replace(own, scheme=Scheme(Method.RTN, num_bits=5, group_size=64), out=workdir / "models")
+    CompressActor().compress([three, in_the_way])
+    assert is_whole(three.out)
+    with pytest.raises(InputError, match="models"):
+        CompressActor().compress([in_the_way])
 
 
 def snapshot(cache: Path) -> Path:
