@@ -11,6 +11,8 @@ from typing import Any
 from compress.report import load_report
 from compress.size import count_parameters, measured_size, read_header, weight_files
 from evaluate.benchmarks import Benchmark, load_benchmark
+from evaluate.grading import GRADER_VERSION
+from evaluate.regrade import regrade
 from evaluate.schema import Answer, Endpoint, Prompting, Sampling
 from evaluate.spec import answers_key, make_requests, make_spec, pending_requests
 from evaluate.store import place_of, read_answers
@@ -101,10 +103,15 @@ def load_checkpoint(study: StudyConfig, config: TrialConfig) -> CheckpointFacts 
 
 
 def load_evaluation(study: StudyConfig, checkpoint: CheckpointFacts, seed: int) -> Evaluation | None:
-    """The answers to the study's questions, in the order of the questions; None while one is missing or an error."""
+    """The answers to the study's questions, in the order of the questions; None while one is missing or an error.
+
+    Answers that an older grader has judged are graded anew first: no model is asked again for that.
+    """
     folder = answers_folder(study, checkpoint, seed)
     if not folder.exists():
         return None
+    if any(answer.grader != GRADER_VERSION for answer in read_answers(folder) if not answer.has_failed()):
+        regrade(folder, {benchmark.name: benchmark.file for benchmark in study.benchmarks if benchmark.file})
     spec = evaluation_spec(study, checkpoint, seed)
     requests = list(make_requests(load_benchmarks(study), sampling_of(study, seed), spec))
     if pending_requests(requests, folder):

@@ -12,6 +12,7 @@ import pytest
 
 from compress.report import REPORT_NAME
 from evaluate.errors import BadInput
+from evaluate.grading import GRADER_VERSION
 from evaluate.store import ANSWERS, read_answers
 from sweep.config import StudyConfig
 from sweep.objectives import make_table
@@ -223,6 +224,21 @@ def test_the_order_in_which_answers_came_changes_nothing(seed: int) -> None:
     assert again[1] is not None
     assert [(answer.benchmark, answer.problem_id) for answer in again[1].answers] == asked
     assert make_table(study, [found for found in again if found is not None]) == table
+
+
+def test_answers_of_an_older_grader_are_graded_anew() -> None:
+    study = make_study()
+    result = store_trial(study, "alpha/rtn-w8-g64-sym", knows(6))
+    path = result.evaluations[0].folder / "answers.jsonl"
+    whole = path.read_text()
+    old = whole.replace(f'"grader": "{GRADER_VERSION}"', '"grader": "0"').replace(
+        '"outcome": "correct"', '"outcome": "incorrect"'
+    )
+    path.write_text(old)
+    again = load_result(study, result.config)
+    assert again is not None
+    assert [answer.outcome for answer in again.answers] == [answer.outcome for answer in result.answers]
+    assert {answer.grader for answer in again.answers} == {GRADER_VERSION}
 
 
 def test_answers_to_other_questions_are_refused_by_name() -> None:
