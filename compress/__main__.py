@@ -17,7 +17,7 @@ import typer
 from compress.calibration import MAX_LENGTH, MAX_SAMPLES, MAX_SEED, load_calibration
 from compress.errors import CompressError, InputError, SchemesFailedError, nearest_name
 from compress.grid import load_grid, located
-from compress.methods import DEFAULT_PROPAGATE, Propagate, parse_width
+from compress.methods import DEFAULT_PROPAGATE, Method, Propagate, parse_width
 from compress.report import load_report
 from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
 
@@ -66,7 +66,7 @@ def run(
     model: ModelFolder,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not exist yet.")],
     method: Annotated[
-        str, typer.Option(help="rtn and magnitude look at weights alone; gptq, sparsegpt and wanda need --calibration.")
+        str, typer.Option(help=f"One of {', '.join(Method)}; all but rtn and magnitude need --calibration.")
     ],
     num_bits: Annotated[
         str | None, typer.Option(metavar="N | ternary", help="2 to 8, or -1, 0, 1 times a scale; without it 16 bits.")
@@ -80,6 +80,16 @@ def run(
     observer: Annotated[
         str, typer.Option(help="How grids are fitted: minmax (nothing clipped), mse (least squared error), hqq.")
     ] = "minmax",
+    average_bits: Annotated[
+        float | None, typer.Option(help="Instead of --num-bits: stored bits a parameter of the whole model, in all.")
+    ] = None,
+    allocation: Annotated[
+        str,
+        typer.Option(help="Who gets them: measured (by loss), unsloth (a policy), uniform or random (controls)."),
+    ] = "measured",
+    input_activations: Annotated[
+        str | None, typer.Option(help="int8 (W8A8) or fp8: with --num-bits 8, what the engine rounds inputs to.")
+    ] = None,
     sparsity: Annotated[
         str, typer.Option(metavar="S | N:M", help="Share of weights set to 0, or N non-zeros of every M inputs.")
     ] = "0",
@@ -124,6 +134,9 @@ def run(
         group_size=group_size,
         symmetric=not asymmetric,
         observer=observer,  # type: ignore[arg-type]
+        average_bits=average_bits,
+        allocation=allocation,  # type: ignore[arg-type]
+        input_activations=input_activations,  # type: ignore[arg-type]
         sparsity=share,
         pattern=pattern,
         act_order=act_order,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from compress.columns import Solved
-from compress.hessian import full_precision
+from compress.hessian import Feeder, full_precision
 from compress.quantizer import GridSpec, fit_grid, from_codes, search_range, to_codes
 
 NUM_RATIOS = 20
@@ -35,18 +35,16 @@ def solve_awq(
     hessian: Tensor,
     spec: GridSpec,
     *,
-    feeder: Tensor | None = None,
-    scaled: bool = True,
+    feeder: Feeder | None = None,
     unclipped: Collection[str] = (),
 ) -> Scaled:
     """Round weights {name: [R, C]} that read the same inputs.
 
-    feeder [C]: the weight of the norm that makes the inputs, as stored; scales are chosen so that feeder / scale is
-    exact in its dtype. Without one, scales are powers of two, which divide the rows of the matrix before exactly.
-    scaled False: the inputs come from where no scale can go. unclipped: names whose range stays whole (the paper's
-    choice for queries and keys).
+    feeder: what takes the division; for a norm, scales are chosen so that its weight / scale is exact as stored, for
+    rows of a matrix they are powers of two. None: no scale, the inputs come from where none can go. unclipped: names
+    whose range stays whole (the paper's choice for queries and keys).
     """
-    scale = _search_scale(weights, hessian, spec, feeder) if scaled else torch.ones_like(hessian[0])
+    scale = _search_scale(weights, hessian, spec, feeder.norm) if feeder else torch.ones_like(hessian[0])
     inputs = hessian / scale / scale.unsqueeze(1)
     solved = {}
     for name, weight in weights.items():
@@ -57,28 +55,28 @@ def solve_awq(
     return Scaled(solved, scale)
 
 
-def divide_feeder(feeder: Tensor, scale: Tensor) -> Tensor:
+def divide_norm(norm: Tensor, scale: Tensor) -> Tensor:
     """A norm's stored weight [C] over the scale that representable_scale gave for it."""
-    return (feeder.to(scale.dtype) / scale).to(feeder.dtype)
+    return (norm.to(scale.dtype) / scale).to(norm.dtype)
 
 
-def representable_scale(scale: Tensor, feeder: Tensor | None) -> Tensor:
-    """The nearest scale [C] by which the feeder can be divided without rounding; powers of two without a feeder."""
-    if feeder is None:
+def representable_scale(scale: Tensor, norm: Tensor | None) -> Tensor:
+    """The nearest scale [C] by which the norm's weight can be divided without rounding; powers of two without one."""
+    if norm is None:
         return torch.exp2(scale.log2().round())
-    divided = divide_feeder(feeder, scale).to(scale.dtype)
-    exact = feeder.to(scale.dtype) / divided
+    divided = divide_norm(norm, scale).to(scale.dtype)
+    exact = norm.to(scale.dtype) / divided
     return torch.where(torch.isfinite(exact) & (exact > 0), exact, torch.ones_like(scale))
 
 
-def _search_scale(weights: Mapping[str, Tensor], hessian: Tensor, spec: GridSpec, feeder: Tensor | None) -> Tensor:
+def _search_scale(weights: Mapping[str, Tensor], hessian: Tensor, spec: GridSpec, norm: Tensor | None) -> Tensor:
     """Of the input sizes to the powers 0, 1/20 ... 19/20, the scale whose rounding loses least."""
     sizes = hessian.diagonal().clamp(min=0).sqrt()
     sizes = torch.where(sizes > 0, sizes, sizes[sizes > 0].mean() if (sizes > 0).any() else torch.ones_like(sizes))
     best, lowest = torch.ones_like(sizes), float("inf")
     for step in range(NUM_RATIOS):
         powered = sizes.pow(step / NUM_RATIOS).clamp(min=1e-4)
-        scale = representable_scale(powered / (powered.max() * powered.min()).sqrt(), feeder)
+        scale = representable_scale(powered / (powered.max() * powered.min()).sqrt(), norm)
         loss = sum(_loss(weight, scale, hessian, spec) for weight in weights.values())
         if loss < lowest:
             best, lowest = scale, loss

@@ -50,13 +50,21 @@ class Pruning:
 @dataclass(frozen=True)
 class Lane:
     """One scheme's rows of a stack: weight [R, C] in original column order, what it is rounded to, how it is pruned.
-    block_size: columns after which errors are passed on to all that remain.
+    block_size: columns after which errors are passed on to all that remain. grid: as fitted before, instead of by the
+    sweep. keep_mask [R, C]: as chosen before, instead of by `pruning`.
     """
 
     weight: Tensor
     spec: GridSpec | None = None
     pruning: Pruning | None = None
     block_size: int = 128
+    grid: Grid | None = None
+    keep_mask: Tensor | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether the lane ends with zeros."""
+        return self.pruning is not None or self.keep_mask is not None
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class _Rows:
     def __init__(self, lane: Lane, first: int, static: bool) -> None:
         self.lane, self.first, self.last = lane, first, first + lane.weight.shape[0]
         self.static = static
-        self.grids = [fit_grid(lane.weight, lane.spec)] if lane.spec and static else []
+        self.grids = [lane.grid or fit_grid(lane.weight, lane.spec)] if lane.spec and static else []
         self.group_size = (lane.spec.group_size if lane.spec else None) or lane.weight.shape[1]
 
 
@@ -124,15 +132,19 @@ class _Stack:
         device = lanes[0].weight.device
         self.order = torch.arange(num_columns, device=device) if order is None else order
         self.lanes = lanes
-        placed = sorted(lanes, key=lambda lane: (lane.spec is not None, lane.pruning is None))
+        placed = sorted(lanes, key=lambda lane: (lane.spec is not None, not lane.is_masked))
         self.rows: list[_Rows] = []
         for lane in placed:
             first = self.rows[-1].last if self.rows else 0
-            self.rows.append(_Rows(lane, first, lane.spec is not None and _is_static(lane.spec, order is not None)))
+            static = lane.spec is not None and (lane.grid is not None or _is_static(lane.spec, order is not None))
+            self.rows.append(_Rows(lane, first, static))
         self.W = torch.cat([lane.weight for lane in placed]).T[self.order].contiguous()
-        self.num_masked = max((rows.last for rows in self.rows if rows.lane.pruning), default=0)
+        self.num_masked = max((rows.last for rows in self.rows if rows.lane.is_masked), default=0)
         self.first_rounded = min((rows.first for rows in self.rows if rows.lane.spec), default=self.W.shape[1])
         self.keep = torch.ones(num_columns, self.num_masked, dtype=torch.bool, device=device)
+        for rows in self.rows:
+            if rows.lane.keep_mask is not None:
+                self.keep[:, rows.first : rows.last] = rows.lane.keep_mask.T[self.order]
         rounded = [(rows.lane.spec, rows.last - rows.first) for rows in self.rows if rows.lane.spec]
         self.lowest = self._per_row([(spec.lowest, count) for spec, count in rounded])
         self.highest = self._per_row([(spec.highest, count) for spec, count in rounded])
@@ -226,7 +238,7 @@ class _Stack:
 
     def _solved(self, rows: _Rows, back: Tensor) -> Solved:
         weight = self.W[:, rows.first : rows.last][back].T.contiguous()
-        keep = self.keep[:, rows.first : rows.last][back].T.contiguous() if rows.lane.pruning else None
+        keep = self.keep[:, rows.first : rows.last][back].T.contiguous() if rows.lane.is_masked else None
         if not rows.grids:
             return Solved(weight, keep_mask=keep)
         grid = concatenate(rows.grids)

@@ -41,13 +41,22 @@ class Factor:
         return weight.masked_fill(dead, 0)
 
 
-class InputStatistics:
-    """What the inputs of one unit were like, shared by all schemes: hessian [C, C], and its factors, each made once for
-    a damping and an order.
+@dataclass(frozen=True)
+class Feeder:
+    """What makes a unit's inputs, and can take a division of them into itself: the stored weight [C] of a norm, or
+    (None) the rows of the matrix before.
     """
 
-    def __init__(self, hessian: Tensor) -> None:
-        self.hessian = hessian
+    norm: Tensor | None
+
+
+class InputStatistics:
+    """What the inputs of one unit were like, shared by all schemes: hessian [C, C], and its factors, each made once for
+    a damping and an order. cross [C, C]: what gptaq needs beside it (CrossSum). feeder: None where no scale can go.
+    """
+
+    def __init__(self, hessian: Tensor, cross: Tensor | None = None, feeder: Feeder | None = None) -> None:
+        self.hessian, self.cross, self.feeder = hessian, cross, feeder
         self._factors: dict[tuple[float, bool], tuple[Factor, Tensor | None]] = {}
 
     def factor(self, dampening_frac: float, act_order: bool) -> tuple[Factor, Tensor | None]:
@@ -106,15 +115,19 @@ def factor(hessian: Tensor, dampening_frac: float) -> Factor:
     Raises NumericalError when even ten times the mean diagonal does not help.
     """
     dead = hessian.diagonal() == 0
-    mean_diagonal = hessian.diagonal().mean()
     frac, num_raised = dampening_frac, 0
     while frac <= MAX_DAMPENING_FRAC:
-        damped = hessian + torch.diag(dead.to(hessian.dtype) + frac * mean_diagonal)
-        upper = _invert_to_upper(damped)
+        upper = _invert_to_upper(damp(hessian, frac))
         if upper is not None:
             return Factor(upper, dead, frac, num_raised)
         frac, num_raised = frac * DAMPENING_STEP, num_raised + 1
     raise NumericalError(f"the Hessian cannot be factored, even with {MAX_DAMPENING_FRAC:g} x its mean diagonal added")
+
+
+def damp(hessian: Tensor, dampening_frac: float) -> Tensor:
+    """H [C, C] with a share of its mean diagonal added to the diagonal, and 1 where a column is dead."""
+    dead = hessian.diagonal() == 0
+    return hessian + torch.diag(dead.to(hessian.dtype) + dampening_frac * hessian.diagonal().mean())
 
 
 def falling_diagonal(hessian: Tensor) -> Tensor:

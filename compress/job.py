@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.budget import allocate, budgeted_shapes
 from compress.calibration import Calibration, calibration_rows
 from compress.checkpoint import check_weights, read_config
 from compress.errors import CalibrationError, FormatError, InputError, ModelError
+from compress.methods import Allocation
 from compress.rules import module_schemes
 from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape
-from compress.servable import packed_obstacle
+from compress.servable import dequantized_obstacle, packed_obstacle
 from compress.size import Shapes, linear_shapes
 
 if TYPE_CHECKING:
@@ -95,6 +97,10 @@ def check_scheme(scheme: Scheme, shapes: Shapes, calibration: Calibration | None
     """Raises InputError when the scheme does not fit the model's shapes, or calibration is missing for it."""
     if scheme.needs_calibration and calibration is None:
         raise CalibrationError("calibration", "missing", f"a .txt or .jsonl file for {scheme.method}")
+    if scheme.average_bits is not None:  # an allocation that asks for no losses shows whether there is any
+        for name, shape in budgeted_shapes(shapes).items():
+            check_shape(scheme, name, *shape)
+        allocate(replace(scheme, allocation=Allocation.UNIFORM), shapes)
     linear = linear_shapes(shapes)
     for name, own in module_schemes(scheme, linear).items():
         if own is not None:
@@ -108,6 +114,9 @@ def choose_format(
     obstacle = packed_obstacle(scheme, platform or _default_platform(), linear_shapes(shapes))
     if wanted is CheckpointFormat.PACKED and obstacle is not None:
         raise FormatError("format", "packed", f"auto or dequantized here: {obstacle}")
+    inputs_obstacle = dequantized_obstacle(scheme)
+    if inputs_obstacle and (obstacle or wanted is CheckpointFormat.DEQUANTIZED):
+        raise FormatError("format", wanted, f"packed, where vLLM has a kernel: {obstacle or inputs_obstacle}")
     if wanted is CheckpointFormat.AUTO:
         return CheckpointFormat.DEQUANTIZED if obstacle else CheckpointFormat.PACKED
     return wanted

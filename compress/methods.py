@@ -18,9 +18,13 @@ Width = int | Literal["ternary"]
 class Method(StrEnum):
     RTN = "rtn"
     GPTQ = "gptq"
+    GPTAQ = "gptaq"
+    AWQ = "awq"
     SPARSEGPT = "sparsegpt"
+    OBR = "obr"
     WANDA = "wanda"
     MAGNITUDE = "magnitude"
+    ALPHAPRUNING = "alphapruning"
 
 
 class Observer(StrEnum):
@@ -31,6 +35,22 @@ class Observer(StrEnum):
     HQQ = "hqq"
 
 
+class InputActivations(StrEnum):
+    """What a layer's inputs are rounded to, a token at a time, by the engine."""
+
+    INT8 = "int8"
+    FP8 = "fp8"
+
+
+class Allocation(StrEnum):
+    """Who gets the bits of an average_bits budget; uniform and random are controls: see allocation.py."""
+
+    MEASURED = "measured"
+    UNSLOTH = "unsloth"
+    UNIFORM = "uniform"
+    RANDOM = "random"
+
+
 class Propagate(StrEnum):
     """What a layer's inputs are measured on: the dense model before it, or what this scheme made of it."""
 
@@ -39,9 +59,9 @@ class Propagate(StrEnum):
 
 
 DEFAULT_PROPAGATE = Propagate.COMPRESSED
-# Methods that round to a grid and need num_bits; those that prune and need sparsity.
-ROUNDING = (Method.RTN, Method.GPTQ)
-PRUNING = (Method.SPARSEGPT, Method.WANDA, Method.MAGNITUDE)
+# Methods that round to a grid and need num_bits; those that prune and need sparsity. obr may round what it pruned.
+ROUNDING = (Method.RTN, Method.GPTQ, Method.GPTAQ, Method.AWQ)
+PRUNING = (Method.SPARSEGPT, Method.OBR, Method.WANDA, Method.MAGNITUDE, Method.ALPHAPRUNING)
 WEIGHTS_ALONE = (Method.RTN, Method.MAGNITUDE)
 
 

@@ -3,6 +3,7 @@
 Shapes: R rows/out, C columns/in, G groups. "pack-quantized": codes stand one after the other in a stream of bits, each
 raised by 2^(bits-1) so that it is not negative, the first in the lowest bits of a signed 32-bit word; a row's stream
 takes ceil(C * bits / 32) words. Codes are packed along C, zero points along R.
+"int-quantized" (W8A8) and "float-quantized" (FP8): one byte a value and one scale a row.
 Sources: compressed_tensors 0.17 for 2, 4 and 8 bits; it pads the other widths, while vLLM's loader (WNA16) counts on
 the stream without gaps.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import FormatError
-from compress.methods import NUM_BITS, code_bits
+from compress.methods import NUM_BITS, InputActivations, code_bits
 from compress.quantizer import Grid, GridSpec, fit_grid, from_codes, to_codes
 from compress.scheme import Scheme
 
@@ -52,6 +53,8 @@ def unpack_codes(words: Tensor, num_bits: int, num_columns: int) -> Tensor:
 
 def packed_tensors(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
     """The tensors that stand in a checkpoint for one weight, by the suffix that follows the layer's name."""
+    if grid.spec.inputs is not None:
+        return {"weight": codes.contiguous(), "weight_scale": grid.scale.to(grid.spec.scale_dtype).contiguous()}
     tensors = {
         "weight_packed": pack_codes(codes, grid.spec.num_bits),
         "weight_scale": grid.scale.to(grid.spec.scale_dtype).contiguous(),
@@ -71,6 +74,9 @@ def packed_layout(weight: Tensor, spec: GridSpec) -> dict[str, Tensor]:
 
 def dense_weight(packed: Mapping[str, Tensor], spec: GridSpec) -> Tensor:
     """The inverse of packed_tensors, fp32 [R, C]."""
+    if spec.inputs is not None:
+        scale = packed["weight_scale"].float()
+        return from_codes(packed["weight"], Grid(spec, scale, torch.zeros_like(scale)))
     num_columns = int(packed["weight_shape"][1])
     codes = unpack_codes(packed["weight_packed"], spec.num_bits, num_columns)
     scale = packed["weight_scale"].float()
@@ -88,21 +94,35 @@ def quantization_config(scheme: Scheme, exceptions: Mapping[str, Scheme | None] 
     """
     if exceptions is None:
         groups = {"group_0": _group(scheme, ["Linear"])}
-        return _config(groups, ["lm_head"])
+        return _config(groups, _format(scheme), ["lm_head"])
     layouts: dict[str, tuple[Scheme, list[str]]] = {}
     for name, own in exceptions.items():
         if own is not None:
             layouts.setdefault(str(_group(own, [])), (own, []))[1].append(name)
     groups = {f"group_{index}": _group(own, names) for index, (own, names) in enumerate(layouts.values())}
+    formats = {_format(own) for own, _ in layouts.values()}
+    if len(formats) > 1:
+        for group, (own, _) in zip(groups.values(), layouts.values(), strict=True):
+            group["format"] = _format(own)
     ignored = [name for name, own in exceptions.items() if own is None]
-    return _config(groups, ["lm_head", *ignored])
+    return _config(groups, formats.pop() if len(formats) == 1 else "mixed-precision", ["lm_head", *ignored])
+
+
+def _format(scheme: Scheme) -> str:
+    match scheme.input_activations:
+        case InputActivations.INT8:
+            return "int-quantized"
+        case InputActivations.FP8:
+            return "float-quantized"
+        case None:
+            return "pack-quantized"
 
 
 def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
     assert scheme.num_bits is not None  # a packed format is chosen for schemes of one width alone
     weights: dict[str, Any] = {
         "num_bits": code_bits(scheme.num_bits),
-        "type": "int",
+        "type": "float" if scheme.input_activations is InputActivations.FP8 else "int",
         "symmetric": scheme.symmetric,
         "strategy": "group" if scheme.group_size else "channel",
         "group_size": scheme.group_size,
@@ -112,13 +132,16 @@ def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
         "actorder": None,
         "block_structure": None,
     }
-    return {"targets": targets, "weights": weights, "input_activations": None, "output_activations": None}
+    inputs = None
+    if scheme.input_activations is not None:
+        inputs = {**weights, "strategy": "token", "dynamic": True, "observer": None}
+    return {"targets": targets, "weights": weights, "input_activations": inputs, "output_activations": None}
 
 
-def _config(groups: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
+def _config(groups: dict[str, Any], format: str, ignored: list[str]) -> dict[str, Any]:
     return {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": format,
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": ignored,

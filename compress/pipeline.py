@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,9 @@ from compress.checkpoint import (
 )
 from compress.errors import InputError, NumericalError, SchemesFailedError
 from compress.job import Job, Target, check_job
+from compress.methods import Width, nominal_bits
 from compress.packing import quantization_config
+from compress.planning import plan
 from compress.progress import PartialCheckpoint
 from compress.report import CompressionReport, LayerReport, load_report
 from compress.scheme import CheckpointFormat, Platform, Scheme
@@ -145,6 +148,7 @@ def _compress(
     """Reports of what was made, and why the others could not be."""
     if job.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(job.device)
+    job = plan(job, memory_bytes)
     outs = [target.out for target in job.targets]
     with whole_folders(outs, _pass_key(job)) as folders:
         with ExitStack() as stack:
@@ -196,7 +200,7 @@ def _finish(done: _Pass, target: Target, partial: PartialCheckpoint) -> Compress
 
 def _report(done: _Pass, target: Target, partial: PartialCheckpoint) -> CompressionReport:
     job, folder, layers = done.job, partial.folder, partial.layers
-    size = deployable_size(job.shapes, target.scheme)
+    size = deployable_size(job.shapes, target.scheme, target.schemes)
     if target.format is CheckpointFormat.PACKED:
         size = measured_size(folder, size.num_parameters)
     losses = [layer.loss for layer in layers if layer.loss is not None]
@@ -222,7 +226,20 @@ def _report(done: _Pass, target: Target, partial: PartialCheckpoint) -> Compress
         num_schemes=len(job.targets),
         activations=done.activations,
         base_fingerprint=done.base_fingerprint,
+        nominal_bits=_nominal_bits(job, target),
+        widths=_widths(target) if target.scheme.average_bits is not None else None,
     )
+
+
+def _widths(target: Target) -> dict[str, Width]:
+    return {name: own.num_bits for name, own in target.schemes.items() if own is not None and own.num_bits is not None}
+
+
+def _nominal_bits(job: Job, target: Target) -> float | None:
+    """Mean bits of a code over the weights that have codes, None without any."""
+    sizes = {name: math.prod(job.shapes[f"{name}.weight"]) for name in _widths(target)}
+    total = sum(nominal_bits(width) * sizes[name] for name, width in _widths(target).items())
+    return total / sum(sizes.values()) if sizes else None
 
 
 def _mean_sparsity(job: Job, layers: Sequence[LayerReport]) -> float:

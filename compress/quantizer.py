@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from compress.methods import TERNARY, Observer, Width, code_bits
+from compress.methods import TERNARY, InputActivations, Observer, Width, code_bits
 
 SCALE_DTYPE = torch.bfloat16
+FP8, FP8_MAX = torch.float8_e4m3fn, 448.0
 # Shares of the full range that a search for the best clipping tries; 1 = nothing is clipped.
 RANGE_SHARES = tuple(1 - 0.025 * step for step in range(29))
 # Half-quadratic search: exponent and strength of the error norm, and rounds (Badri and Shaji, HQQ, 2023).
@@ -30,7 +32,8 @@ HQQ_NORM, HQQ_BETA, HQQ_GROWTH, HQQ_ROUNDS = 0.7, 10.0, 1.01, 20
 @dataclass(frozen=True)
 class GridSpec:
     """How weights are rounded; group_size None = one group per row; scale_dtype: as stored in the checkpoint.
-    observer: how a grid is fitted to a group's values. ternary: of the 2-bit codes only -1, 0 and 1.
+    observer: how a grid is fitted to a group's values. ternary: of the 2-bit codes only -1, 0 and 1. inputs: what the
+    engine rounds the layer's inputs to; with FP8 the codes are fp8 values themselves, on no even grid.
     """
 
     num_bits: int
@@ -39,13 +42,16 @@ class GridSpec:
     scale_dtype: torch.dtype = SCALE_DTYPE
     observer: Observer = Observer.MINMAX
     ternary: bool = False
+    inputs: InputActivations | None = None
 
     @classmethod
-    def of(
-        cls, width: Width, group_size: int | None, symmetric: bool, scale_dtype: torch.dtype, observer: Observer
-    ) -> GridSpec:
+    def of(cls, width: Width, **settings: Any) -> GridSpec:
         """The grid of a scheme's num_bits, which may be "ternary"."""
-        return cls(code_bits(width), group_size, symmetric, scale_dtype, observer, width == TERNARY)
+        return cls(code_bits(width), ternary=width == TERNARY, **settings)
+
+    @property
+    def is_fp8(self) -> bool:
+        return self.inputs is InputActivations.FP8
 
     @property
     def lowest(self) -> int:
@@ -109,14 +115,16 @@ def search_range(weight: Tensor, spec: GridSpec, hessian: Tensor | None = None) 
 
 
 def to_codes(weight: Tensor, grid: Grid) -> Tensor:
-    """Nearest codes of weight [R, C], int8 [R, C]."""
+    """Nearest codes of weight [R, C], int8 [R, C] (fp8 values for an fp8 grid)."""
     scale, zero_point = expand(grid.scale, weight.shape[1]), expand(grid.zero_point, weight.shape[1])
+    if grid.spec.is_fp8:
+        return (weight / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
     codes = (weight / scale + zero_point).round().clamp(grid.spec.lowest, grid.spec.highest)
     return codes.to(torch.int8)
 
 
 def from_codes(codes: Tensor, grid: Grid) -> Tensor:
-    """Grid values [R, C] of int8 codes [R, C], in the dtype of the scales."""
+    """Grid values [R, C] of codes [R, C], in the dtype of the scales."""
     scale, zero_point = expand(grid.scale, codes.shape[1]), expand(grid.zero_point, codes.shape[1])
     return (codes.to(scale.dtype) - zero_point) * scale
 
@@ -147,7 +155,8 @@ def _full_range(weight: Tensor, spec: GridSpec, share: float) -> Grid:
     if spec.symmetric:
         high = torch.maximum(high, -low)
         low = -high
-    scale = _stored_scale((high - low) / (2**spec.num_bits - 1), spec)
+    num_steps = 2 * FP8_MAX if spec.is_fp8 else 2**spec.num_bits - 1
+    scale = _stored_scale((high - low) / num_steps, spec)
     if spec.symmetric:
         return Grid(spec, scale, torch.zeros_like(scale))
     zero_point = (spec.lowest - low / scale).round().clamp(spec.lowest, spec.highest)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compress.errors import ModelError
+from compress.methods import Width
 from compress.scheme import CheckpointFormat, Scheme
 
 REPORT_NAME = "compression_report.json"
@@ -34,6 +35,7 @@ class CompressionReport:
     sparsity: share of the compressed weights that were pruned. fallbacks: {cause: how often}. calibration: its
     content hash, settings and tokens. seconds: of the pass, from which num_schemes came at once. activations: where
     they were kept. peak_memory_gib: of the device that solved. base_fingerprint: of the model that was compressed.
+    nominal_bits: mean bits of a code, scales left out. widths: what a budget gave each weight.
     """
 
     model: str
@@ -57,6 +59,8 @@ class CompressionReport:
     num_schemes: int = 1
     activations: str | None = None
     base_fingerprint: str | None = None
+    nominal_bits: float | None = None
+    widths: Mapping[str, Width] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; from_json reads them back."""

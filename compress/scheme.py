@@ -3,7 +3,9 @@ without torch.
 
 rtn and magnitude look at the weights alone, all other methods also at the inputs' Hessian. Bits, sparsity or both:
 magnitude with num_bits and rtn with sparsity prune by magnitude and then round, wanda likewise by its own scores;
-sparsegpt with num_bits and gptq with sparsity prune and round in one sweep over the columns.
+sparsegpt with num_bits and gptq or gptaq with sparsity prune and round in one sweep over the columns; obr restores what
+wanda's mask took before it rounds; alphapruning is sparsegpt with a sparsity of its own for every layer. awq takes bits
+alone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from compress.methods import (
     DEFAULT_PROPAGATE,
     TERNARY,
     WEIGHTS_ALONE,
+    Allocation,
+    InputActivations,
     Observer,
     Propagate,
     Width,
@@ -46,14 +50,17 @@ class Scheme:
 
     num_bits: 2 to 8, or "ternary" (values -1, 0, 1 times a scale, log2(3) = 1.58 bits); None leaves 16-bit weights.
     group_size: input columns that share a scale, None = one scale per output channel. observer: how grids are fitted.
-    sparsity: share of weights set to zero, in [0, 1). pattern: (n, m), n non-zeros of every m consecutive inputs;
-    sparsity is then 1 - n/m. act_order: solve columns in order of falling diag(H), with the groups where they are, so
-    that nothing more is stored. None becomes True for gptq without sparsity, where it lowered the layer loss at every
-    width (by 10 to 27 % on trained models of 1 and 7 M parameters), and False elsewhere: with masks it raised it.
-    dampening_frac: share of mean diag(H) added to the diagonal. block_size: columns per mask block and per lazy update.
-    propagate: what the inputs of a layer are measured on; None becomes DEFAULT_PROPAGATE. overrides: another rule for
-    some modules, or the name of a preset, see overrides.py; only: a pattern, all other modules stay as they are. Raises
-    SchemeError with key, value and what it must be.
+    average_bits: instead of num_bits, the stored bits a parameter of the whole model, with scales, embedding and head;
+    `allocation` says who gets them. input_activations: with num_bits 8 per channel the engine also rounds the inputs,
+    to int8 (W8A8) or fp8 (then the weights are fp8 too). sparsity: share of weights set to zero, in [0, 1). pattern:
+    (n, m), n non-zeros of every m consecutive inputs; sparsity is then 1 - n/m. act_order: solve columns in order of
+    falling diag(H), with the groups where they are, so that nothing more is stored. None becomes True for gptq and
+    gptaq without sparsity, where it lowered the layer loss at every width (by 10 to 27 % on trained models of 1 and 7 M
+    parameters), and False elsewhere: with masks it raised it. dampening_frac: share of mean diag(H) added to the
+    diagonal. block_size: columns per mask block and per lazy update. propagate: what the inputs of a layer are measured
+    on; None becomes DEFAULT_PROPAGATE. overrides: another rule for some modules, or the name of a preset, see
+    overrides.py; only: a pattern, all other modules stay as they are. Raises SchemeError with key, value and what it
+    must be.
     """
 
     method: Method
@@ -65,14 +72,22 @@ class Scheme:
     act_order: bool | None = None
     dampening_frac: float = 0.01
     block_size: int = 128
-    observer: Observer = Observer.MINMAX
     propagate: Propagate | None = None
     overrides: Overrides = None
     only: str | None = None
+    average_bits: float | None = None
+    allocation: Allocation = Allocation.MEASURED
+    observer: Observer = Observer.MINMAX
+    input_activations: InputActivations | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", parse_name("method", Method, self.method))
+        object.__setattr__(self, "allocation", parse_name("allocation", Allocation, self.allocation))
         object.__setattr__(self, "observer", parse_name("observer", Observer, self.observer))
+        if self.input_activations is not None:
+            object.__setattr__(
+                self, "input_activations", parse_name("input_activations", InputActivations, self.input_activations)
+            )
         check_numbers(self)
         _set_propagate(self)
         if self.pattern is not None:
@@ -84,17 +99,18 @@ class Scheme:
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the method reads the inputs of each layer."""
-        return self.method not in WEIGHTS_ALONE
+        """Whether the method, or the allocation of its bits, reads the inputs of each layer."""
+        measured = self.average_bits is not None and self.allocation is Allocation.MEASURED
+        return measured or self.method not in WEIGHTS_ALONE
 
     @property
     def has_grid(self) -> bool:
-        """Whether weights are rounded to a grid."""
-        return self.num_bits is not None
+        """Whether weights are rounded to a grid, of one width or of several."""
+        return self.num_bits is not None or self.average_bits is not None
 
     @property
     def nominal_bits(self) -> float | None:
-        """Bits of one weight's code, scales left out: log2(3) for ternary; None for 16-bit weights."""
+        """Bits of one weight's code, scales left out: log2(3) for ternary; None for 16-bit weights or a budget."""
         return None if self.num_bits is None else nominal_bits(self.num_bits)
 
     @property
@@ -184,10 +200,14 @@ def _check_rules(scheme: Scheme) -> None:
 def _set_propagate(scheme: Scheme) -> None:
     """Methods that look at no inputs are measured on those of the dense model."""
     chosen = DEFAULT_PROPAGATE if scheme.needs_calibration else Propagate.DENSE
+    if scheme.method is Method.GPTAQ:
+        chosen = Propagate.COMPRESSED
     if scheme.propagate is not None:
         chosen = parse_name("propagate", Propagate, scheme.propagate)
         if chosen is Propagate.COMPRESSED and not scheme.needs_calibration:
             raise SchemeError("propagate", chosen, f"left out for {scheme.method}, which reads no inputs")
+        if chosen is Propagate.DENSE and scheme.method is Method.GPTAQ:
+            raise SchemeError("propagate", chosen, "compressed for gptaq: on dense inputs it is gptq")
     object.__setattr__(scheme, "propagate", chosen)
 
 
@@ -208,16 +228,20 @@ def _nearest_divisor(number: int, wanted: int) -> int:
 
 
 def _default_act_order(scheme: Scheme) -> bool:
-    return scheme.method is Method.GPTQ and scheme.sparsity == 0
+    return scheme.method in (Method.GPTQ, Method.GPTAQ) and scheme.sparsity == 0
 
 
 def _name_width(scheme: Scheme) -> str:
+    if scheme.average_bits is not None:
+        return f"avg{scheme.average_bits:g}"
+    if scheme.input_activations is not None:
+        return f"w8a8-{scheme.input_activations}"
     return TERNARY if scheme.num_bits == TERNARY else f"w{scheme.num_bits}"
 
 
 def _unusual_settings(scheme: Scheme) -> list[str]:
     defaults = {field.name: field.default for field in fields(Scheme)}
-    words = []
+    words = [] if scheme.allocation is Allocation.MEASURED else [str(scheme.allocation)]
     if scheme.observer is not Observer.MINMAX:
         words.append(str(scheme.observer))
     if scheme.act_order != _default_act_order(scheme):
@@ -226,6 +250,6 @@ def _unusual_settings(scheme: Scheme) -> list[str]:
         words.append(f"damp{scheme.dampening_frac:g}")
     if scheme.needs_calibration and scheme.block_size != defaults["block_size"]:
         words.append(f"block{scheme.block_size}")
-    if scheme.needs_calibration and scheme.propagate is not DEFAULT_PROPAGATE:
+    if scheme.needs_calibration and scheme.propagate is not DEFAULT_PROPAGATE and scheme.method is not Method.GPTAQ:
         words.append(str(scheme.propagate))
     return words

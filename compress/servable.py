@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compress.methods import TERNARY
+from compress.methods import TERNARY, InputActivations
 from compress.rules import module_schemes
 from compress.scheme import CheckpointFormat, Platform, Scheme
 
@@ -30,11 +30,14 @@ def packed_obstacle(
         return _mixed_obstacle(module_schemes(scheme, shapes), platform, shapes)
     if scheme is None or not scheme.has_grid:
         return "there are no codes to pack without num_bits"
+    if scheme.average_bits is not None:
+        return "a budget gives ternary codes, and codes to embedding and head, that no kernel of vLLM reads"
     if scheme.num_bits == TERNARY:
         return "vLLM has no kernel for ternary codes; 2-bit ones are the nearest that it packs"
-    obstacle = _weight_only_obstacle(scheme, platform)
-    if obstacle is not None:
-        return obstacle
+    if scheme.input_activations is None:
+        obstacle = _weight_only_obstacle(scheme, platform)
+        if obstacle is not None:
+            return obstacle
     row_unit, column_unit = _UNITS[platform]
     for name, (num_rows, num_columns) in (shapes or {}).items():
         if num_rows % row_unit or num_columns % column_unit:
@@ -75,6 +78,14 @@ def servable(
     """What `auto` writes: PACKED where the platform's vLLM has a kernel, else DEQUANTIZED (see packed_obstacle)."""
     obstacle = packed_obstacle(scheme, platform, shapes)
     return CheckpointFormat.PACKED if obstacle is None else CheckpointFormat.DEQUANTIZED
+
+
+def dequantized_obstacle(scheme: Scheme | None) -> str | None:
+    """Why 16-bit values would not be what the scheme says, or None: rounded inputs are the engine's to make."""
+    if scheme is None or scheme.input_activations is None:
+        return None
+    kind = "W8A8" if scheme.input_activations is InputActivations.INT8 else "FP8"
+    return f"{kind} rounds each layer's inputs too, which only an engine with packed weights does"
 
 
 def _weight_only_obstacle(scheme: Scheme, platform: Platform) -> str | None:

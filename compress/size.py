@@ -5,6 +5,7 @@ The deployable artifact is the packed one, in compressed-tensors' layout: R rows
   scales       R x G values of 2 bytes
   zero points  ceil(R * bits / 32) x G words of 4 bytes, asymmetric schemes only
   shape        two 8-byte integers per packed weight
+W8A8 and FP8: R x C bytes and R scales. A ternary code counts as 1.6 bits, which no format that vLLM loads reaches.
 and 2 bytes for every other value. Zeros of a sparse 16-bit weight are stored like any other value: no format that
 vLLM loads leaves them out.
 """
@@ -96,22 +97,34 @@ def check_family(config: Mapping[str, Any]) -> str:
     return str(family)
 
 
-def deployable_size(shapes: Mapping[str, tuple[int, ...]], scheme: Scheme | None) -> SizeReport:
-    """Size of the packed artifact of a model with these tensor shapes; scheme None = the 16-bit baseline."""
+def deployable_size(
+    shapes: Mapping[str, tuple[int, ...]],
+    scheme: Scheme | None,
+    schemes: Mapping[str, Scheme | None] | None = None,
+) -> SizeReport:
+    """Size of the packed artifact of a model with these tensor shapes; scheme None = the 16-bit baseline.
+
+    schemes: {weight: its own scheme}; without them as the scheme's rules say, and a budget is taken as spent.
+    """
     num_parameters = count_parameters(shapes)
+    if schemes is None and scheme is not None and scheme.average_bits is not None:
+        return _report(num_parameters, int(scheme.average_bits * num_parameters / 8), "computed")
     num_bytes = BYTES_PER_VALUE * num_parameters
-    linear = linear_shapes(shapes)
-    for name, own in (module_schemes(scheme, linear) if scheme else {}).items():
-        rows, columns = linear[name]
+    if schemes is None:
+        schemes = module_schemes(scheme, linear_shapes(shapes)) if scheme else {}
+    for name, own in schemes.items():
+        rows, columns = shapes[f"{name}.weight"]
         if own is not None:
             num_bytes += packed_bytes(rows, columns, own) - BYTES_PER_VALUE * rows * columns
     return _report(num_parameters, num_bytes, "computed")
 
 
 def packed_bytes(rows: int, columns: int, scheme: Scheme) -> int:
-    """Bytes of one packed weight with its scales, zero points and shape. scheme.num_bits must be set."""
+    """Bytes of one packed weight with its scales, zero points and shape."""
     if scheme.num_bits is None:
         return BYTES_PER_VALUE * rows * columns
+    if scheme.input_activations is not None:
+        return rows * columns + BYTES_PER_VALUE * rows
     groups = columns // scheme.group_size if scheme.group_size else 1
     if scheme.num_bits == TERNARY:
         codes = rows * math.ceil(columns / TRITS_PER_BYTE)

@@ -14,35 +14,55 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from compress.awq import solve_awq
 from compress.columns import Lane, Pruning, Solved, block_width, solve_columns
 from compress.errors import NumericalError
+from compress.gptaq import asymmetric_target
 from compress.hessian import Factor, InputStatistics, output_energy
 from compress.magnitude import prune_by_magnitude, round_to_nearest
+from compress.methods import WEIGHTS_ALONE, Method
+from compress.obr import solve_obr
 from compress.quantizer import GridSpec
 from compress.report import LayerReport
-from compress.scheme import Method, Scheme
+from compress.scheme import Scheme
 from compress.wanda import prune_by_wanda
 
 Weights = Mapping[str, Tensor]
 UnitSchemes = Mapping[str, Scheme | None]
+_SWEEPING = (Method.GPTQ, Method.GPTAQ, Method.SPARSEGPT, Method.ALPHAPRUNING)
+# AWQ leaves the range of queries and keys whole: clipped ones disturb their product (its authors' code does so).
+_UNCLIPPED = ("q_proj", "k_proj")
 
 
 @dataclass(frozen=True)
 class SolvedUnit:
-    """What each weight became, by name. factors: those that were used, none for methods that need none."""
+    """What each weight became, by name. factors: those that were used, none for methods that need none. input_scale
+    [C]: what the inputs must be divided by, None = nothing; the weights count on it.
+    """
 
     weights: Mapping[str, Solved] = field(default_factory=dict)
     reports: Mapping[str, LayerReport] = field(default_factory=dict)
     factors: tuple[Factor, ...] = ()
+    input_scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What one solver made of one part."""
+
+    weights: Mapping[str, Solved]
+    factor: Factor | None = None
+    input_scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Weights of the unit, by name, that one of the requests has one scheme for."""
+    """Weights of the unit, by name, that one of the requests has one scheme for; whole: they are all of the unit."""
 
     request: int
     scheme: Scheme
     weights: Weights
+    whole: bool
 
 
 def solve_unit(weights: Weights, hessian: Tensor | None, scheme: Scheme, stored_dtype: torch.dtype) -> SolvedUnit:
@@ -70,29 +90,31 @@ def solve_requests(
     outcomes: list[SolvedUnit | NumericalError] = [SolvedUnit() for _ in requests]
     for group in _share_a_sweep(parts):
         try:
-            solved, used = _solve_together(group, inputs, stored_dtype)
+            solved = _solve_together(group, inputs, stored_dtype)
         except NumericalError as error:
             for part in group:
                 outcomes[part.request] = error
             continue
-        for part, results in zip(group, solved, strict=True):
+        for part, outcome in zip(group, solved, strict=True):
             before = outcomes[part.request]
             if isinstance(before, SolvedUnit):
                 reports = {
-                    name: _report(name, part.weights[name], result, inputs, energies.get(name), stored_dtype, used)
-                    for name, result in results.items()
+                    name: _report(name, part.weights[name], outcome, inputs, energies.get(name), stored_dtype)
+                    for name in outcome.weights
                 }
                 outcomes[part.request] = SolvedUnit(
-                    {**before.weights, **results},
+                    {**before.weights, **outcome.weights},
                     {**before.reports, **reports},
-                    before.factors + ((used,) if used else ()),
+                    before.factors + ((outcome.factor,) if outcome.factor else ()),
+                    outcome.input_scale,
                 )
     return outcomes
 
 
 def _parts(index: int, weights: Weights, request: UnitSchemes) -> list[_Part]:
     schemes = dict.fromkeys(scheme for name in weights if (scheme := request[name]) is not None)
-    return [_Part(index, s, {name: weight for name, weight in weights.items() if request[name] == s}) for s in schemes]
+    named = {s: {name: weight for name, weight in weights.items() if request[name] == s} for s in schemes}
+    return [_Part(index, scheme, part, len(part) == len(weights)) for scheme, part in named.items()]
 
 
 def _share_a_sweep(parts: Iterable[_Part]) -> list[list[_Part]]:
@@ -101,7 +123,7 @@ def _share_a_sweep(parts: Iterable[_Part]) -> list[list[_Part]]:
     for number, part in enumerate(parts):
         key: object = number
         scheme = part.scheme
-        if scheme.method in (Method.GPTQ, Method.SPARSEGPT):
+        if scheme.method in _SWEEPING:
             spec, pruning = grid_spec(scheme, torch.float32), _pruning(part)
             num_columns, ordered = next(iter(part.weights.values())).shape[1], bool(scheme.act_order)
             width = block_width(num_columns, spec, pruning, scheme.block_size, ordered=ordered)
@@ -112,33 +134,51 @@ def _share_a_sweep(parts: Iterable[_Part]) -> list[list[_Part]]:
 
 def _solve_together(
     parts: Sequence[_Part], inputs: InputStatistics | None, stored_dtype: torch.dtype
-) -> tuple[list[dict[str, Solved]], Factor | None]:
-    """The one place where a method's name becomes a solver."""
-    scheme = parts[0].scheme
+) -> list[_Outcome]:
+    """The one place where a method's name becomes a solver. Only what sweeps comes in more than one part."""
+    part, scheme = parts[0], parts[0].scheme
+    if inputs is None and scheme.method not in WEIGHTS_ALONE:
+        raise NumericalError(f"{scheme.method} needs the Hessian of the inputs")
+    spec, hessian = grid_spec(scheme, stored_dtype), inputs.hessian if inputs else torch.empty(0)
     match scheme.method:
-        case Method.GPTQ | Method.SPARSEGPT:
-            if inputs is None:
-                raise NumericalError(f"{scheme.method} needs the Hessian of the inputs")
+        case Method.GPTQ | Method.GPTAQ | Method.SPARSEGPT | Method.ALPHAPRUNING:
+            assert inputs is not None
             return _sweep(parts, inputs, stored_dtype)
+        case Method.OBR:
+            assert inputs is not None
+            used, _ = inputs.factor(scheme.dampening_frac, False)
+            restored = {
+                name: solve_obr(
+                    weight, hessian, used, scheme.sparsity, scheme.pattern, spec=spec, block_size=scheme.block_size
+                )
+                for name, weight in part.weights.items()
+            }
+            return [_Outcome(restored, used)]
+        case Method.AWQ:
+            assert spec is not None and inputs is not None
+            unclipped = [name for name in part.weights if name.endswith(_UNCLIPPED)]
+            feeder = inputs.feeder if part.whole else None
+            scaled = solve_awq(part.weights, hessian, spec, feeder=feeder, unclipped=unclipped)
+            return [_Outcome(scaled.weights, input_scale=scaled.input_scale if feeder else None)]
         case Method.RTN | Method.MAGNITUDE | Method.WANDA:
-            spec, hessian = grid_spec(scheme, stored_dtype), inputs.hessian if inputs else None
-            weights = parts[0].weights
-            return [{name: _solve_alone(weight, hessian, scheme, spec) for name, weight in weights.items()}], None
+            return [
+                _Outcome({name: _solve_alone(weight, hessian, scheme, spec) for name, weight in part.weights.items()})
+            ]
         case _ as unknown:
             assert_never(unknown)
 
 
-def _sweep(
-    parts: Sequence[_Part], inputs: InputStatistics, stored_dtype: torch.dtype
-) -> tuple[list[dict[str, Solved]], Factor]:
+def _sweep(parts: Sequence[_Part], inputs: InputStatistics, stored_dtype: torch.dtype) -> list[_Outcome]:
     scheme = parts[0].scheme
     used, order = inputs.factor(scheme.dampening_frac, bool(scheme.act_order))
     lanes = []
     for part in parts:
         weight = used.without_dead(torch.cat(list(part.weights.values())), order)
+        if part.scheme.method is Method.GPTAQ and inputs.cross is not None:
+            weight = asymmetric_target(weight, inputs.cross, used, order)
         lanes.append(Lane(weight, grid_spec(part.scheme, stored_dtype), _pruning(part), part.scheme.block_size))
     results = solve_columns(lanes, used.upper, order=order)
-    return [_split(part.weights, result) for part, result in zip(parts, results, strict=True)], used
+    return [_Outcome(_split(part.weights, result), used) for part, result in zip(parts, results, strict=True)]
 
 
 def _pruning(part: _Part) -> Pruning | None:
@@ -154,12 +194,10 @@ def _split(weights: Weights, result: Solved) -> dict[str, Solved]:
     return {name: result.rows(end - weights[name].shape[0], end) for name, end in zip(weights, ends, strict=True)}
 
 
-def _solve_alone(weight: Tensor, hessian: Tensor | None, scheme: Scheme, spec: GridSpec | None) -> Solved:
+def _solve_alone(weight: Tensor, hessian: Tensor, scheme: Scheme, spec: GridSpec | None) -> Solved:
     keep_mask = None
     if scheme.sparsity > 0:
         if scheme.method is Method.WANDA:
-            if hessian is None:
-                raise NumericalError(f"{scheme.method} needs the Hessian of the inputs")
             pruned = prune_by_wanda(weight, hessian, scheme.sparsity, scheme.pattern)
         else:
             pruned = prune_by_magnitude(weight, scheme.sparsity, scheme.pattern)
@@ -174,19 +212,27 @@ def grid_spec(scheme: Scheme, stored_dtype: torch.dtype) -> GridSpec | None:
     """The grid that the scheme rounds to, None when it does not round."""
     if scheme.num_bits is None:
         return None
-    return GridSpec.of(scheme.num_bits, scheme.group_size, scheme.symmetric, stored_dtype, scheme.observer)
+    return GridSpec.of(
+        scheme.num_bits,
+        group_size=scheme.group_size,
+        symmetric=scheme.symmetric,
+        scale_dtype=stored_dtype,
+        observer=scheme.observer,
+        inputs=scheme.input_activations,
+    )
 
 
 def _report(
     name: str,
     weight: Tensor,
-    result: Solved,
+    outcome: _Outcome,
     inputs: InputStatistics | None,
     energy: float | None,
     stored_dtype: torch.dtype,
-    used: Factor | None,
 ) -> LayerReport:
-    error = weight - result.weight.to(stored_dtype).to(weight.dtype)
+    result, used = outcome.weights[name], outcome.factor
+    stored = result.weight.to(stored_dtype).to(weight.dtype)
+    error = weight - (stored if outcome.input_scale is None else stored / outcome.input_scale)
     loss = None
     if inputs is not None:
         lost = output_energy(error, inputs.hessian)

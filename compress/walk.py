@@ -21,10 +21,13 @@ from compress.activations import Activations, Batch, open_activations
 from compress.columns import Solved
 from compress.decoder import Decoder
 from compress.errors import NumericalError
-from compress.forward import Unit, advance, measure_layer, measure_unit, pass_layer
+from compress.folding import feeder_of, fold
+from compress.forward import Twin, Unit, advance, measure_layer, measure_unit, pass_layer
+from compress.gptaq import CrossSum
 from compress.hessian import HessianSum, InputStatistics
 from compress.job import Job, Target
-from compress.methods import Propagate
+from compress.magnitude import round_to_nearest
+from compress.methods import Method, Propagate
 from compress.packing import dense_weight, packed_layout, packed_tensors
 from compress.progress import PartialCheckpoint
 from compress.report import LayerReport
@@ -37,16 +40,23 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class _Making:
-    """One target under way: its partial checkpoint, and what the layer at hand has become so far."""
+    """One target under way: its partial checkpoint, and what the layer at hand has become so far: weights by their name
+    within the layer, others: tensors that take the division of a unit's inputs.
+    """
 
     target: Target
     partial: PartialCheckpoint
     weights: dict[str, Solved] = field(default_factory=dict)
+    others: dict[str, Tensor] = field(default_factory=dict)
     reports: list[LayerReport] = field(default_factory=list)
     fallbacks: dict[str, int] = field(default_factory=dict)
 
-    def take(self, solved: SolvedUnit) -> None:
-        self.weights |= solved.weights
+    def take(self, unit: Unit, solved: SolvedUnit, dense: Mapping[str, Tensor], stored_dtype: torch.dtype) -> None:
+        self.weights |= {name.split(".", 3)[3]: result for name, result in solved.weights.items()}
+        if solved.input_scale is not None:
+            weights, others = fold(unit, solved.input_scale, dense, self.weights, stored_dtype)
+            self.weights |= weights
+            self.others |= others
         self.reports += solved.reports.values()
         counts = {
             "dampening_raised": sum(factor.num_raised for factor in solved.factors),
@@ -56,7 +66,7 @@ class _Making:
 
     def finish_layer(self, tensors: Mapping[str, Tensor]) -> None:
         self.partial.finish_layer(tensors, self.reports, self.fallbacks)
-        self.weights, self.reports, self.fallbacks = {}, [], {}
+        self.weights, self.others, self.reports, self.fallbacks = {}, {}, [], {}
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,12 @@ class _Stream:
     propagate: Propagate
     makings: Sequence[_Making]
     batches: list[Batch] = field(default_factory=list)
+    twins: list[Batch] = field(default_factory=list)
+
+    @property
+    def needs_twins(self) -> bool:
+        """Whether the dense model's inputs are wanted beside the stream's own."""
+        return any(making.target.scheme.method is Method.GPTAQ for making in self.makings)
 
     @property
     def alive(self) -> list[_Making]:
@@ -100,7 +116,7 @@ def compress_layers(
         making.partial.go_back(start)
         for name in job.shapes:
             if not name.startswith("model.layers."):
-                making.partial.tensors.write(name, decoder.read(name).to(job.stored_dtype))
+                making.partial.tensors.write(name, _outer_tensor(job, making.target, name, decoder.read(name)))
     streams = _streams(makings)
     with _activations(job, decoder, streams, memory_bytes) as activations:
         for index in range(decoder.num_layers):
@@ -109,8 +125,10 @@ def compress_layers(
                 for stream in filter(lambda stream: stream.alive, streams):
                     layer = decoder.layer(index, dense)
                     if index >= start:
-                        _solve_layer(job, activations, stream, index, layer, dense)
+                        twin = Twin(decoder.layer(index, dense), stream.twins) if stream.twins else None
+                        _solve_layer(job, activations, stream, index, layer, dense, twin)
                     elif activations is not None:
+                        pass_layer(decoder.layer(index, dense), activations, stream.twins)
                         _pass_solved_layer(job, activations, stream, index, layer)
             on_progress(index + 1, decoder.num_layers)
     return activations.description if activations else None
@@ -131,18 +149,22 @@ def _activations(
         yield None
         return
     decoder.check_rows(job.rows)
-    num_values = len(streams) * sum(map(len, job.rows)) * decoder.config.hidden_size
+    num_values = (
+        sum(1 + stream.needs_twins for stream in streams) * sum(map(len, job.rows)) * decoder.config.hidden_size
+    )
     folder = job.targets[0].out.parent
     with open_activations(num_values * decoder.dtype.itemsize, job.device, memory_bytes, folder) as activations:
         for batch in decoder.embed(job.rows):
             for stream in streams:
                 stream.batches.append(activations.keep(batch))
+                if stream.needs_twins:
+                    stream.twins.append(activations.keep(batch))
         yield activations
 
 
 def _pass_solved_layer(job: Job, activations: Activations, stream: _Stream, index: int, layer: nn.Module) -> None:
     if stream.propagate is Propagate.COMPRESSED:
-        _put(layer, _stored_weights(job, stream.alive[0], index))
+        _put(layer, _layer_tensors(job, stream.alive[0], index))
     pass_layer(layer, activations, stream.batches)
 
 
@@ -153,53 +175,73 @@ def _solve_layer(
     index: int,
     layer: nn.Module,
     dense: Mapping[str, Tensor],
+    twin: Twin | None,
 ) -> None:
     if activations is None or stream.propagate is Propagate.DENSE:
         sums = measure_layer(layer, activations, stream.batches) if activations else {}
         for unit in UNITS:
-            _solve_unit(job, stream, index, unit, dense, sums.pop(unit, None))
+            _solve_unit(job, stream, index, unit, dense, sums.pop(unit, None), None)
     else:
         for unit in UNITS:
-            total, kept = measure_unit(layer, activations, stream.batches, unit)
-            _solve_unit(job, stream, index, unit, dense, total)
+            measured = measure_unit(layer, activations, stream.batches, unit, twin)
+            scale = _solve_unit(job, stream, index, unit, dense, measured.hessian, measured.cross)
             for making in stream.alive:
-                _put(layer, _weights_of(job, making, index, unit))
+                _put(layer, _changed_tensors(job, making))
+            kept = measured.kept if scale is None else [inputs / scale.to(inputs.dtype) for inputs in measured.kept]
             advance(layer, activations, stream.batches, unit, kept)
     for making in stream.alive:
         making.finish_layer(_stored_tensors(job, making, index, dense))
 
 
 def _solve_unit(
-    job: Job, stream: _Stream, index: int, unit: Unit, dense: Mapping[str, Tensor], total: HessianSum | None
-) -> None:
+    job: Job,
+    stream: _Stream,
+    index: int,
+    unit: Unit,
+    dense: Mapping[str, Tensor],
+    total: HessianSum | None,
+    cross: CrossSum | None,
+) -> Tensor | None:
+    """Solve one unit for all that measure on the stream; what the last one divides its inputs by, if anything."""
     prefix = f"model.layers.{index}"
     weights = {f"{prefix}.{name}": dense[f"{name}.weight"].float() for name in unit}
     alive = stream.alive
     outcomes: Sequence[SolvedUnit | NumericalError]
     try:
-        inputs = InputStatistics(total.mean()) if total else None
+        feeder = feeder_of(unit, dense, job.stored_dtype)
+        inputs = InputStatistics(total.mean(), cross.mean() if cross else None, feeder) if total else None
         outcomes = solve_requests(weights, inputs, [making.target.schemes for making in alive], job.stored_dtype)
     except NumericalError as error:
         outcomes = [error] * len(alive)
+    scale = None
     for making, outcome in zip(alive, outcomes, strict=True):
         if isinstance(outcome, NumericalError):
             making.partial.fail(NumericalError(f"{prefix} {', '.join(unit)}: {outcome}"))
         else:
-            making.take(outcome)
+            making.take(unit, outcome, dense, job.stored_dtype)
+            scale = outcome.input_scale
+    return scale
 
 
-def _weights_of(job: Job, making: _Making, index: int, unit: Unit) -> dict[str, Tensor]:
-    """The stored values of a unit that was just solved, by the name within the layer."""
-    found = {name: making.weights.get(f"model.layers.{index}.{name}") for name in unit}
-    return {name: solved.weight.to(job.stored_dtype) for name, solved in found.items() if solved is not None}
+def _changed_tensors(job: Job, making: _Making) -> dict[str, Tensor]:
+    """What differs from the dense layer so far, by the name within the layer."""
+    weights = {f"{name}.weight": solved.weight for name, solved in making.weights.items()}
+    return {name: tensor.to(job.stored_dtype) for name, tensor in (weights | making.others).items()}
 
 
-def _put(layer: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        module = layer.get_submodule(name)
-        before = module.weight
-        assert isinstance(before, Tensor)
-        module.weight = nn.Parameter(weight.to(before.device, before.dtype), requires_grad=False)
+def _put(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        module, _, parameter = name.rpartition(".")
+        before = layer.get_parameter(name)
+        stored = nn.Parameter(tensor.to(before.device, before.dtype), requires_grad=False)
+        setattr(layer.get_submodule(module), parameter, stored)
+
+
+def _outer_tensor(job: Job, target: Target, name: str, tensor: Tensor) -> Tensor:
+    """A tensor outside the layers as the checkpoint holds it: rounded to nearest where a budget says so."""
+    scheme = target.schemes.get(name.removesuffix(".weight"))
+    spec = grid_spec(scheme, job.stored_dtype) if scheme else None
+    return (round_to_nearest(tensor.float(), spec).weight if spec else tensor).to(job.stored_dtype)
 
 
 def _stored_tensors(job: Job, making: _Making, index: int, dense: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -207,9 +249,9 @@ def _stored_tensors(job: Job, making: _Making, index: int, dense: Mapping[str, T
     tensors: dict[str, Tensor] = {}
     for name, tensor in dense.items():
         full_name = f"model.layers.{index}.{name}"
-        solved = making.weights.get(full_name.removesuffix(".weight"))
+        solved = making.weights.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
         if solved is None:
-            tensors[full_name] = tensor.to(job.stored_dtype)
+            tensors[full_name] = making.others.get(name, tensor).to(job.stored_dtype)
         elif making.target.format is CheckpointFormat.PACKED and solved.codes is not None and solved.grid is not None:
             prefix = full_name.removesuffix("weight")
             packed = packed_tensors(solved.codes, solved.grid)
@@ -219,18 +261,19 @@ def _stored_tensors(job: Job, making: _Making, index: int, dense: Mapping[str, T
     return tensors
 
 
-def _stored_weights(job: Job, making: _Making, index: int) -> dict[str, Tensor]:
-    """The values of a finished layer's weights as the checkpoint holds them, by the name within the layer."""
-    weights: dict[str, Tensor] = {}
-    for name in (name for unit in UNITS for name in unit):
-        full_name = f"model.layers.{index}.{name}"
-        scheme = making.target.schemes[full_name]
+def _layer_tensors(job: Job, making: _Making, index: int) -> dict[str, Tensor]:
+    """A finished layer as the checkpoint holds it, weights unpacked, by the name within the layer."""
+    tensors: dict[str, Tensor] = {}
+    prefix = f"model.layers.{index}."
+    read = making.partial.tensors.read
+    for full_name in (name for name in job.shapes if name.startswith(prefix)):
+        weight = full_name.removesuffix(".weight")
+        scheme = making.target.schemes.get(weight)
         spec = grid_spec(scheme, job.stored_dtype) if scheme else None
-        read = making.partial.tensors.read
         if making.target.format is CheckpointFormat.PACKED and spec is not None:
-            suffixes = packed_layout(torch.empty(job.shapes[f"{full_name}.weight"], device="meta"), spec)
-            packed = {suffix: read(f"{full_name}.{suffix}") for suffix in suffixes}
-            weights[name] = dense_weight(packed, spec).to(job.stored_dtype)
+            suffixes = packed_layout(torch.empty(job.shapes[full_name], device="meta"), spec)
+            packed = {suffix: read(f"{weight}.{suffix}") for suffix in suffixes}
+            tensors[full_name.removeprefix(prefix)] = dense_weight(packed, spec).to(job.stored_dtype)
         else:
-            weights[name] = read(f"{full_name}.weight")
-    return weights
+            tensors[full_name.removeprefix(prefix)] = read(full_name)
+    return tensors

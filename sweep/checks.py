@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import ModelError, SchemeError, nearest_name
 from compress.scheme import CheckpointFormat, check_shape
-from compress.servable import packed_obstacle
+from compress.servable import dequantized_obstacle, packed_obstacle
 from compress.size import linear_shapes
 from evaluate.benchmarks import BENCHMARKS
 from evaluate.schema import Kind
@@ -91,16 +91,18 @@ def _check_space(study: StudyConfig) -> None:
 
 
 def _check_format(study: StudyConfig) -> None:
-    if study.format is not CheckpointFormat.PACKED:
+    if study.format is CheckpointFormat.AUTO:
         return
     for model in study.models:
         linear = linear_shapes(find_shapes(model) or {})
         for index, block in enumerate(study.space):
             for scheme in block.schemes():
-                obstacle = packed_obstacle(scheme, study.platform, linear)
+                packed = study.format is CheckpointFormat.PACKED
+                obstacle = packed_obstacle(scheme, study.platform, linear) if packed else dequantized_obstacle(scheme)
                 if obstacle:
-                    must = f"auto or dequantized, for space.{index} ({scheme.name} of {model.name}): {obstacle}"
-                    raise Refusal(must, key="format", value="packed")
+                    other = "dequantized" if packed else "packed"
+                    must = f"auto or {other}, for space.{index} ({scheme.name} of {model.name}): {obstacle}"
+                    raise Refusal(must, key="format", value=str(study.format))
 
 
 def _check_objectives(study: StudyConfig) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import SchemeError
-from compress.methods import Method, Observer, Width
+from compress.methods import Allocation, Method, Observer, Width
 from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
 from sweep.fields import (
     check_day,
@@ -26,8 +26,10 @@ from sweep.fields import (
     is_flag,
     is_flag_or_none,
     is_number,
+    is_number_or_none,
     is_share,
     is_text,
+    is_text_or_none,
     is_whole,
     is_whole_or_none,
     is_width_or_none,
@@ -88,6 +90,9 @@ class SpaceBlock(_Frozen):
     dampening_frac: Annotated[tuple[float, ...], choices(is_number, "a number in (0, 1]")] = (0.01,)
     block_size: Annotated[tuple[int, ...], choices(is_whole, "a whole number of columns")] = (128,)
     observer: Annotated[tuple[str, ...], choices(is_text, f"one of {', '.join(Observer)}")] = (Observer.MINMAX,)
+    average_bits: Annotated[tuple[float | None, ...], choices(is_number_or_none, "a number of bits or null")] = (None,)
+    allocation: Annotated[tuple[str, ...], choices(is_text, f"one of {', '.join(Allocation)}")] = (Allocation.MEASURED,)
+    input_activations: Annotated[tuple[str | None, ...], choices(is_text_or_none, "int8, fp8 or null")] = (None,)
 
     @model_validator(mode="after")
     def _every_scheme_is_possible(self) -> SpaceBlock:

@@ -116,6 +116,10 @@ def is_number(value: object) -> bool:
     return isinstance(value, float) or is_whole(value)
 
 
+def is_number_or_none(value: object) -> bool:
+    return value is None or is_number(value)
+
+
 def is_share(value: object) -> bool:
     return isinstance(value, str) or is_number(value)
 
@@ -131,3 +135,7 @@ def spell_out(value: object) -> object:
 
 def is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def is_text_or_none(value: object) -> bool:
+    return value is None or is_text(value)

@@ -52,7 +52,10 @@ class EngineSettings:
 
 
 def layout_key(folder: Path, engine_kwargs: Mapping[str, Any]) -> str:
-    """Checkpoints with one key can be swapped in one engine: same architecture, quantization layout and tokenizer."""
+    """Checkpoints with one key can be swapped in one engine: same architecture, quantization layout and tokenizer.
+
+    W8A8 has a key for every folder: swapped into an engine on a CPU, it answers with NaN.
+    """
     content: dict[str, Any] = {"engine_kwargs": dict(engine_kwargs)}
     for path in (folder / name for name in LAYOUT_FILES):
         if path.suffix == ".json" and path.exists():
@@ -60,6 +63,8 @@ def layout_key(folder: Path, engine_kwargs: Mapping[str, Any]) -> str:
             content[path.name] = {key: value for key, value in found.items() if key not in WRITER_KEYS}
         elif path.exists():
             content[path.name] = path.read_text(encoding="utf-8")
+    if (content.get("config.json", {}).get("quantization_config") or {}).get("format") == "int-quantized":
+        content["folder"] = str(folder)
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 

@@ -93,4 +93,4 @@ def _layout(study: StudyConfig, scheme: Scheme, linear: Mapping[str, tuple[int, 
     """Dequantized first, as the baseline is; packed ones by what an engine must be started anew for."""
     if checkpoint_format(study, scheme, linear) is CheckpointFormat.DEQUANTIZED:
         return (0,)
-    return (1, str(scheme.num_bits), scheme.group_size or 0, scheme.symmetric)
+    return (1, str(scheme.num_bits), scheme.group_size or 0, scheme.symmetric, str(scheme.input_activations))

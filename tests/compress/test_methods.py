@@ -1,4 +1,4 @@
-"""Wanda, GPTAQ, AWQ and AlphaPruning against naive float64 solvers, on small matrices."""
+"""Wanda, OBR, GPTAQ, AWQ and AlphaPruning against naive float64 solvers, on small matrices."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.alphapruning import HIGHEST_SPARSITY, layer_sparsities, tail_exponent
-from compress.awq import NUM_RATIOS, divide_feeder, representable_scale, solve_awq
+from compress.awq import NUM_RATIOS, divide_norm, representable_scale, solve_awq
 from compress.gptaq import CrossSum, asymmetric_target
 from compress.gptq import solve_gptq
-from compress.hessian import HessianSum, factor, falling_diagonal, relative_loss
+from compress.hessian import Feeder, HessianSum, factor, falling_diagonal, relative_loss
 from compress.magnitude import round_to_nearest
 from compress.methods import Observer
-from compress.quantizer import GridSpec
+from compress.obr import restore_pruned, solve_obr
+from compress.quantizer import GridSpec, from_codes
 from compress.wanda import prune_by_wanda, wanda_mask
 from tests.compress import reference_solvers as naive
 
@@ -49,13 +50,46 @@ def test_wanda_equals_row_by_row_scores(seed: int, sparsity: float) -> None:
     assert_same(prune_by_wanda(weight, hessian, sparsity).weight, weight.numpy() * keep)
 
 
-@given(st.integers(0, 10_000), st.floats(0.01, 0.99))
+@given(st.integers(0, 10_000), st.floats(0.01, 0.99), st.sampled_from([None, (2, 4), (1, 4), (4, 8)]))
 @settings(deadline=None, max_examples=60)
-def test_wanda_keeps_exactly_the_share_of_every_row(seed: int, sparsity: float) -> None:
+def test_wanda_and_obr_keep_exactly_the_share_of_every_row(seed: int, sparsity: float, pattern: tuple | None) -> None:
     weight, _, hessian = problem(seed)
     hessian[3], hessian[:, 3] = 0, 0  # a dead column: many equal scores
-    keep = wanda_mask(weight, hessian, sparsity)
-    assert (keep.sum(1) == COLUMNS - round(sparsity * COLUMNS)).all()
+    for spec in (None, GridSpec(3, 4)):
+        solved = solve_obr(weight, hessian, factor(hessian, 0.01), sparsity, pattern, spec=spec)
+        assert solved.keep_mask is not None
+        kept = solved.keep_mask.sum(1)
+        assert (kept == COLUMNS - (round(sparsity * COLUMNS) if pattern is None else 0)).all() or pattern
+        if pattern:
+            assert (solved.keep_mask.reshape(ROWS, -1, pattern[1]).sum(-1) == pattern[0]).all()
+        assert (solved.weight[~solved.keep_mask] == 0).all()
+        assert torch.equal(solved.keep_mask, wanda_mask(weight, hessian, sparsity, pattern))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("bits", "symmetric", "group"), [(2, True, 4), (3, False, 4), (4, True, 8)])
+def test_obr_equals_explicit_elimination(seed: int, bits: int, symmetric: bool, group: int) -> None:
+    weight, inputs, hessian = problem(seed)
+    used = factor(hessian, 0.01)
+    keep, damped = naive.wanda_keep(weight.numpy(), inputs.numpy(), COLUMNS // 2), naive.damp(hessian.numpy(), 0.01)
+    restored = np.stack([naive.restore(row, mask, damped) for row, mask in zip(weight.numpy(), keep, strict=True)])
+    assert_same(solve_obr(weight, hessian, used, 0.5).weight, restored)
+    solved = solve_obr(weight, hessian, used, 0.5, spec=GridSpec(bits, group, symmetric))
+    assert_same(solved.weight, naive.obr(weight.numpy(), keep, damped, bits, group, symmetric))
+    assert solved.codes is not None and solved.grid is not None
+    torch.testing.assert_close(from_codes(solved.codes, solved.grid), solved.weight, rtol=0, atol=1e-12)
+
+
+def test_restored_weights_are_the_best_for_their_mask() -> None:
+    weight, _, hessian = problem(3)
+    keep = wanda_mask(weight, hessian, 0.5)
+    restored = restore_pruned(weight, keep, hessian)
+    least = relative_loss(weight, restored, hessian)
+    assert least < relative_loss(weight, weight * keep, hessian)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        other = restored + 0.01 * keep * torch.randn(ROWS, COLUMNS, dtype=torch.float64, generator=generator)
+        assert relative_loss(weight, other, hessian) > least
 
 
 def shifted(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -119,7 +153,7 @@ def test_without_a_shift_gptaq_is_gptq() -> None:
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_awq_finds_the_scale_that_changes_the_outputs_least(seed: int, bits: int) -> None:
     weight, inputs, hessian = problem(seed)
-    solved = solve_awq({"a": weight}, hessian, GridSpec(bits, 4))
+    solved = solve_awq({"a": weight}, hessian, GridSpec(bits, 4), feeder=Feeder(None))
     assert_same(solved.input_scale, naive.awq_scale(weight.numpy(), inputs.numpy(), bits, 4, NUM_RATIOS))
 
 
@@ -129,10 +163,10 @@ def test_awq_loses_less_than_rounding_and_its_clip_helps() -> None:
     rounded = relative_loss(weight, round_to_nearest(weight, spec).weight, hessian)
 
     def loss(**options: object) -> float:
-        solved = solve_awq({"a": weight}, hessian, spec, **options)  # type: ignore[arg-type]
+        solved = solve_awq({"a": weight}, hessian, spec, **{"feeder": Feeder(None), **options})
         return relative_loss(weight, solved.weights["a"].weight / solved.input_scale, hessian)
 
-    scaled_alone, clipped_alone, both = loss(unclipped=("a",)), loss(scaled=False), loss()
+    scaled_alone, clipped_alone, both = loss(unclipped=("a",)), loss(feeder=None), loss()
     assert both <= scaled_alone <= rounded
     assert clipped_alone <= rounded
     assert both < 0.9 * rounded
@@ -152,7 +186,7 @@ def test_scales_divide_what_feeds_them_without_rounding(seed: int, dtype: torch.
     feeder = torch.randn(64, generator=generator).to(dtype)
     feeder[5] = 0
     scale = representable_scale(wanted, feeder)
-    divided = divide_feeder(feeder, scale)
+    divided = divide_norm(feeder, scale)
     torch.testing.assert_close(divided.float() * scale, feeder.float(), rtol=1e-6, atol=0)
     assert (scale[feeder != 0] / wanted[feeder != 0]).log2().abs().max() < 0.02
 
@@ -184,7 +218,7 @@ def test_layer_sparsities_have_the_mean_and_the_order(layers: list, sparsity: fl
 @settings(deadline=None, max_examples=40)
 def test_ternary_scales_have_the_least_error(seed: int, group: int | None) -> None:
     weight = torch.randn(3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    solved = round_to_nearest(weight, GridSpec.of("ternary", group, True, torch.float64, Observer.MINMAX))
+    solved = round_to_nearest(weight, GridSpec.of("ternary", group_size=group, scale_dtype=torch.float64))
     assert solved.grid is not None and solved.codes is not None
     groups = weight.reshape(3, -1, group or 16)
     expected = [[naive.ternary_scale(values) for values in row] for row in groups.numpy()]

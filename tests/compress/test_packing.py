@@ -79,8 +79,23 @@ def test_config_entry_is_valid_for_compressed_tensors() -> None:
         assert parsed.ignore == ["lm_head"]
 
 
+def test_layouts_of_a_byte_a_value_are_those_of_compressed_tensors() -> None:
+    from compressed_tensors.quantization import is_preset_scheme, preset_name_to_scheme
+
+    for activations, preset, format in (("int8", "W8A8", "int-quantized"), ("fp8", "FP8_DYNAMIC", "float-quantized")):
+        entry = quantization_config(Scheme("rtn", 8, input_activations=activations))
+        parsed = QuantizationConfig(**entry)
+        assert is_preset_scheme(preset)
+        theirs = preset_name_to_scheme(preset, ["Linear"])
+        for ours, wanted in (("weights", theirs.weights), ("input_activations", theirs.input_activations)):
+            found = getattr(parsed.config_groups["group_0"], ours)
+            for key in ("num_bits", "type", "symmetric", "strategy", "dynamic"):
+                assert getattr(found, key) == getattr(wanted, key), (preset, ours, key)
+        assert entry["format"] == format
+
+
 def test_mixed_widths_list_every_layer_once() -> None:
-    four, eight = Scheme("gptq", 4, 64), Scheme("gptq", 8, 64)
+    four, eight, w8a8 = Scheme("gptq", 4, 64), Scheme("gptq", 8, 64), Scheme("gptq", 8, input_activations="int8")
     names = {"a.q_proj": four, "a.k_proj": four, "a.o_proj": eight, "a.down_proj": None}
     entry = quantization_config(four, names)
     parsed = QuantizationConfig(**entry)
@@ -90,6 +105,10 @@ def test_mixed_widths_list_every_layer_once() -> None:
     }
     assert entry["ignore"] == ["lm_head", "a.down_proj"]
     assert entry["format"] == "pack-quantized"
+    mixed = quantization_config(four, {"a.q_proj": four, "a.o_proj": w8a8})
+    assert mixed["format"] == "mixed-precision"
+    assert [group["format"] for group in mixed["config_groups"].values()] == ["pack-quantized", "int-quantized"]
+    QuantizationConfig(**mixed)
 
 
 def test_nine_bits_are_not_packed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compress.errors import SchemeError
 from compress.scheme import CheckpointFormat, Method, Scheme, check_shape, parse_sparsity
-from compress.servable import packed_obstacle, servable
+from compress.servable import dequantized_obstacle, packed_obstacle, servable
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,15 @@ from compress.servable import packed_obstacle, servable
             {"method": "gptq", "num_bits": 4, "dampening_frac": 0.05, "block_size": 64},
             "gptq-w4-channel-sym-damp0.05-block64",
         ),
+        ({"method": "awq", "num_bits": 3, "group_size": 64}, "awq-w3-g64-sym"),
         ({"method": "gptq", "num_bits": "ternary", "group_size": 64}, "gptq-ternary-g64-sym"),
+        ({"method": "gptaq", "num_bits": 4, "group_size": 64, "observer": "mse"}, "gptaq-w4-g64-sym-mse"),
+        ({"method": "obr", "sparsity": 0.5, "num_bits": 4, "group_size": 64}, "obr-s0.5-w4-g64-sym"),
         ({"method": "wanda", "pattern": (2, 4)}, "wanda-2:4"),
+        ({"method": "alphapruning", "sparsity": 0.6}, "alphapruning-s0.6"),
+        ({"method": "gptq", "average_bits": 2.51, "group_size": 128}, "gptq-avg2.51-g128-sym"),
+        ({"method": "gptq", "average_bits": 2.51, "allocation": "random"}, "gptq-avg2.51-channel-sym-random"),
+        ({"method": "rtn", "num_bits": 8, "input_activations": "fp8"}, "rtn-w8a8-fp8-channel-sym"),
     ],
 )
 def test_name_and_json(settings: dict, name: str) -> None:
@@ -49,6 +56,7 @@ def test_schemes_that_differ_have_different_names() -> None:
         {"num_bits": "ternary"},
         {"observer": "mse"},
         {"observer": "hqq"},
+        {"method": "obr"},
         {"method": "wanda"},
     ]
     changes += [{"act_order": not Scheme(**base).act_order}, {"dampening_frac": 0.1}, {"block_size": 32}]
@@ -66,9 +74,20 @@ def test_schemes_that_differ_have_different_names() -> None:
         ({"method": "gptq", "num_bits": "three"}, "num_bits", "2 to 8"),
         ({"method": "ternary"}, "method", "num_bits: ternary"),
         ({"method": "gptq", "num_bits": "ternary", "symmetric": False}, "symmetric", "true"),
+        ({"method": "awq", "num_bits": 4, "sparsity": 0.5}, "sparsity", "take gptq or obr"),
         ({"method": "wanda", "num_bits": 4}, "sparsity", "take gptq"),
+        ({"method": "obr", "sparsity": 0.5, "num_bits": 4, "act_order": True}, "act_order", "false"),
+        ({"method": "alphapruning", "pattern": (2, 4)}, "sparsity", "no room"),
+        ({"method": "gptq", "num_bits": 4, "average_bits": 3.0}, "average_bits", "left out beside num_bits"),
+        ({"method": "gptq", "average_bits": 16}, "average_bits", "below 16"),
+        ({"method": "gptq", "average_bits": math.nan}, "average_bits", "below 16"),
+        ({"method": "gptq", "average_bits": 3.0, "sparsity": 0.5}, "sparsity", "average_bits"),
+        ({"method": "gptq", "num_bits": 4, "allocation": "random"}, "allocation", "without average_bits"),
+        ({"method": "gptq", "average_bits": 3.0, "allocation": "rando"}, "allocation", "nearest: random"),
         ({"method": "gptq", "num_bits": 4, "observer": "mes"}, "observer", "nearest: mse"),
         ({"method": "magnitude", "sparsity": 0.5, "observer": "mse"}, "observer", "left out"),
+        ({"method": "rtn", "num_bits": 4, "input_activations": "int8"}, "input_activations", "num_bits is 8"),
+        ({"method": "gptq", "num_bits": 8, "input_activations": "fp8"}, "input_activations", "method rtn"),
         ({"method": "gptq", "num_bits": 4, "group_size": -1}, "group_size", "left out"),
         ({"method": "gptq", "num_bits": 4, "group_size": 64.0}, "group_size", "whole"),
         ({"method": "sparsegpt", "num_bits": 4}, "sparsity", "take gptq"),
@@ -104,6 +123,8 @@ def test_act_order_is_the_default_where_it_helps() -> None:
 
 def test_what_reads_the_inputs() -> None:
     assert not Scheme("rtn", num_bits=4).needs_calibration
+    assert not Scheme("rtn", average_bits=3.0, allocation="uniform").needs_calibration
+    assert Scheme("rtn", average_bits=3.0).needs_calibration
     assert Scheme("wanda", sparsity=0.5).needs_calibration
     assert Scheme("gptq", num_bits="ternary").nominal_bits == math.log2(3)
 
@@ -158,6 +179,9 @@ def test_groups_must_divide_the_inputs() -> None:
         ({"num_bits": 2}, False, True),
         ({"num_bits": 3, "group_size": 64, "symmetric": False}, False, False),
         ({"num_bits": "ternary", "group_size": 64}, False, False),
+        ({"average_bits": 3.0, "group_size": 64}, False, False),
+        ({"num_bits": 8, "input_activations": "int8"}, True, True),
+        ({"num_bits": 8, "input_activations": "fp8"}, True, True),
     ],
 )
 def test_auto_packs_where_a_kernel_is(settings: dict, cpu: bool, cuda: bool) -> None:
@@ -165,6 +189,20 @@ def test_auto_packs_where_a_kernel_is(settings: dict, cpu: bool, cuda: bool) -> 
     packed = {True: CheckpointFormat.PACKED, False: CheckpointFormat.DEQUANTIZED}
     assert servable(scheme, "cpu") == packed[cpu]
     assert servable(scheme, "cuda") == packed[cuda]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_every_scheme_has_a_way_to_be_served(platform: str) -> None:
+    for method, settings in (
+        ("rtn", {"num_bits": 5}),
+        ("awq", {"num_bits": 4, "group_size": 128}),
+        ("obr", {"sparsity": 0.5, "num_bits": "ternary"}),
+        ("wanda", {"pattern": (2, 4)}),
+        ("rtn", {"num_bits": 8, "input_activations": "int8"}),
+    ):
+        scheme = Scheme(method, **settings)
+        assert packed_obstacle(scheme, platform) is None or dequantized_obstacle(scheme) is None
+    assert "inputs" in str(dequantized_obstacle(Scheme("rtn", 8, input_activations="fp8")))
 
 
 def test_shapes_can_stand_against_packing() -> None:

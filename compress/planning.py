@@ -1,0 +1,143 @@
+"""Schemes whose settings differ from weight to weight are worked out before the pass that solves them.
+
+average_bits: every width is tried on every unit in one dense pass that writes nothing, and its loss noted; the budget
+is then given out. The loss of a unit is the sum of its weights' relative output errors: on the bundled reasoners that
+sum ranked allocations as their scores do, where errors weighted by parameters or by output energy did not.
+alphapruning: a sparsity for every layer from the spectra of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from compress.activations import open_activations
+from compress.alphapruning import layer_sparsities, tail_exponent
+from compress.budget import EMBEDDING, HEAD, WIDTHS, Losses, allocate, scheme_of_width
+from compress.decoder import Decoder
+from compress.errors import NumericalError
+from compress.folding import feeder_of
+from compress.forward import measure_layer
+from compress.hessian import InputStatistics
+from compress.job import Job, Target
+from compress.magnitude import round_to_nearest
+from compress.methods import Allocation, Method, Width
+from compress.scheme import Scheme
+from compress.size import UNITS, linear_shapes
+from compress.solve import SolvedUnit, grid_spec, solve_requests
+
+
+def plan(job: Job, memory_bytes: int | None) -> Job:
+    """The job with one scheme for every weight of every target. Raises NumericalError where losses have no solution."""
+    planner = _Planner(job, memory_bytes)
+    return replace(job, targets=tuple(replace(target, schemes=planner.schemes(target)) for target in job.targets))
+
+
+@dataclass
+class _Planner:
+    job: Job
+    memory_bytes: int | None
+    _losses: dict[Scheme, Losses] | None = None
+    _exponents: list[float] | None = None
+
+    def schemes(self, target: Target) -> Mapping[str, Scheme | None]:
+        scheme = target.scheme
+        if scheme.average_bits is not None:
+            widths = allocate(scheme, self.job.shapes, self._losses_of(scheme), seed=0)
+            chosen: dict[str, Scheme | None] = {name: scheme_of_width(scheme, width) for name, width in widths.items()}
+            return {**target.schemes, **chosen}
+        if scheme.method is Method.ALPHAPRUNING:
+            return {**target.schemes, **self._by_layer(target)}
+        return target.schemes
+
+    def _losses_of(self, scheme: Scheme) -> Losses | None:
+        """Measured at once for all budgets that solve alike; None where nobody asks."""
+        if scheme.allocation is not Allocation.MEASURED:
+            return None
+        if self._losses is None:
+            measured = [t.scheme for t in self.job.targets if t.scheme.average_bits is not None]
+            kinds = list(dict.fromkeys(_kind(s) for s in measured if s.allocation is Allocation.MEASURED))
+            self._losses = dict(zip(kinds, measure_losses(self.job, kinds, self.memory_bytes), strict=True))
+        return self._losses[_kind(scheme)]
+
+    def _by_layer(self, target: Target) -> dict[str, Scheme | None]:
+        linear = linear_shapes(self.job.shapes)
+        layers: dict[str, list[str]] = {}
+        for name in linear:
+            layers.setdefault(name.split(".")[2], []).append(name)
+        if self._exponents is None:
+            decoder = Decoder(self.job.model, torch.float32, self.job.device)
+            self._exponents = [
+                sum(tail_exponent(decoder.read(f"{name}.weight").to(self.job.device)) for name in names) / len(names)
+                for names in layers.values()
+            ]
+        sizes = [sum(linear[name][0] * linear[name][1] for name in names) for names in layers.values()]
+        shares = layer_sparsities(self._exponents, sizes, target.scheme.sparsity)
+        return {
+            name: replace(own, sparsity=share)
+            for names, share in zip(layers.values(), shares, strict=True)
+            for name in names
+            if (own := target.schemes[name]) is not None
+        }
+
+
+def measure_losses(
+    job: Job, schemes: Sequence[Scheme], memory_bytes: int | None
+) -> list[dict[str, dict[Width, float]]]:
+    """For each scheme {weight: {width: loss}}, embedding and head included, from one pass over the dense model.
+
+    A weight's loss is its relative output error, for the embedding and the head, whose inputs are not measured, their
+    relative error. Raises NumericalError.
+    """
+    decoder = Decoder(job.model, job.stored_dtype if job.device.type == "cuda" else torch.float32, job.device)
+    decoder.check_rows(job.rows)
+    losses: list[dict[str, dict[Width, float]]] = [{} for _ in schemes]
+    num_bytes = sum(map(len, job.rows)) * decoder.config.hidden_size * decoder.dtype.itemsize
+    with open_activations(num_bytes, job.device, memory_bytes, job.targets[0].out.parent) as activations:
+        batches = [activations.keep(batch) for batch in decoder.embed(job.rows)]
+        for index in range(decoder.num_layers):
+            dense = decoder.read_layer(index)
+            sums = measure_layer(decoder.layer(index, dense), activations, batches)
+            for unit in UNITS:
+                weights = {f"model.layers.{index}.{name}": dense[f"{name}.weight"].float() for name in unit}
+                feeder = feeder_of(unit, dense, job.stored_dtype)
+                inputs = InputStatistics(sums.pop(unit).mean(), feeder=feeder)
+                for scheme, found in zip(schemes, losses, strict=True):
+                    _note(found, weights, inputs, scheme, job.stored_dtype)
+    for name in (name for name in (EMBEDDING, HEAD) if f"{name}.weight" in job.shapes):
+        weight = decoder.read(f"{name}.weight").float()
+        for scheme, found in zip(schemes, losses, strict=True):
+            found[name] = {width: _rounding_error(weight, scheme_of_width(scheme, width), job) for width in WIDTHS}
+    return losses
+
+
+def _kind(scheme: Scheme) -> Scheme:
+    """What decides the losses: all but the budget."""
+    return replace(scheme, average_bits=8.0)
+
+
+def _note(
+    found: dict[str, dict[Width, float]],
+    weights: Mapping[str, Tensor],
+    inputs: InputStatistics,
+    scheme: Scheme,
+    stored_dtype: torch.dtype,
+) -> None:
+    requests = [dict.fromkeys(weights, scheme_of_width(scheme, width)) for width in WIDTHS]
+    for width, solved in zip(WIDTHS, solve_requests(weights, inputs, requests, stored_dtype), strict=True):
+        if isinstance(solved, NumericalError):
+            raise solved
+        assert isinstance(solved, SolvedUnit)
+        for name, report in solved.reports.items():
+            assert report.loss is not None  # there are inputs
+            found.setdefault(name, {})[width] = report.loss
+
+
+def _rounding_error(weight: Tensor, scheme: Scheme, job: Job) -> float:
+    spec = grid_spec(scheme, job.stored_dtype)
+    assert spec is not None
+    error = weight - round_to_nearest(weight, spec).weight
+    return float(error.square().sum() / weight.square().sum())
