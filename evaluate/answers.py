@@ -52,12 +52,14 @@ _PLACEHOLDER = re.compile(r"^\W*(?:(?:(?:your|my|the|final)\s+)*answer(?:\s+here
 _BETWEEN_CANDIDATES = re.compile(r"^[\s$.,*]*(?:or|and|,|/)[\s$,*]*(?:maybe|possibly|perhaps|also)?[\s$,*]*$", re.I)
 _REJECTED_BEFORE = re.compile(r"\b(?:not|isn't|rather than|instead of)\s*[\s$*(\\]*$", re.I)
 _REJECTED_AFTER = re.compile(
-    r"^[\s$*)\\\]]*(?:\?|,?\s*(?:(?:but|and|which|that|this|it)\s+)*(?:is|was|seems|looks)\s+(?:\w+ly\s+)?"
-    r"(?:wrong|incorrect|invalid|impossible|not\b(?! (?:only|just))))",
+    r"^[\s$*)\\\]]*(?:\?|,?\s*(?:(?:but|and|which|that|this|it)\s+)*(?:(?:is|was|seems|looks)\s+(?:\w+ly\s+)?"
+    r"(?:wrong|incorrect|invalid|impossible|not\b(?! (?:only|just)))|(?:would )?(?:violates?|contradicts?|fails?)\b"
+    r"|(?:does|can|would)(?: not|n't)\b))",
     re.I,
 )
 _CORRECTION = re.compile(
-    r"\b(?:wait|actually|correction|sorry|oops|scratch that|my mistake|on second thoughts?|let me correct)\b"
+    r"\b(?:wait|actually|correction|sorry|oops|scratch that|my mistake|on (?:second thoughts?|reflection)"
+    r"|let me correct)\b"
     r"|(?:^|[.!?]\s+)no\b(?=[,.: ])",
     re.I | re.M,
 )

@@ -24,6 +24,7 @@ _REST = r"(?:(?!\b(?:so|therefore|thus|hence|but|however)\b)[^.;,\n]){0,300}"  #
 _CLAIM = r"\b(?:conclusion|statement|claim|hypothesis|assertion|proposition|argument|sentence)\b"
 _THE_CLAIM = rf"(?:it|(?:the|this|that) {_CLAIM})"
 _NEGATION = r"(?:negation|opposite|contrary)\b(?: of [^.;,\n]*?)?,? (?:is|must be|follows|holds)\b"
+_NEVER = r"(?:not|never|(?:cannot|can't|can not|could not) be)"
 _MIGHT = r"(?:could|may|might|can)(?: or (?:could|may|might) not)?(?: (?:still|well|also|in fact|(?!only)\w+ly))*"
 
 # In order of precedence: a longer phrase takes its words away from the shorter ones below it.
@@ -31,15 +32,18 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (r"(?:whether|if)\b[^.;,\n]{0,200}?\btrue\b[^.;,\n]{0,200}?\bfalse\b(?:,? or uncertain| or not)?", None),
     (r"true\s*[,/|]\s*false\s*[,/|]?\s*(?:and|or)?\s*(?:uncertain|unknown)", None),
     (
-        r"neither\s+(?:\w+\s+){0,2}?(?:true|false|prove[nd]|provable|confirmed|verified|supported|entailed|implied"
-        r"|established)\s+nor\s+(?:\w+ly\s+)?\w+(?:\s+by\s+the\s+(?:\w+\s+)?premises)?",
+        r"neither\s+(?:\w+\s+){0,2}?(?:true|false|prove[nds]?|provable|confirm(?:ed)?|verif(?:y|ied)|support(?:ed)?"
+        r"|entail(?:ed)?|impl(?:y|ied)|establish(?:ed)?)\s+nor\s+(?:\w+ly\s+)?\w+"
+        rf"(?:\s+(?:by\s+the\s+(?:\w+\s+)?premises|(?:the|this)\s+{_CLAIM}))?",
         "Uncertain",
     ),
     (rf"{_MIGHT} be (?:either\b )?(?:(?:true|false)(?: or (?:true|false))?)?|possibly (?:true|false)", "Uncertain"),
     (rf"{_NEGATION} (?:\w+ )?false", "True"),
     (rf"{_NEGATION}(?: (?:\w+ )?true| from)?", "False"),
-    (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM}{_REST}\b(?:false|untrue)", "True"),
-    (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM}{_REST}", "False"),
+    (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM} (?:\w+ly )?follows\b{_REST}", "Uncertain"),
+    (rf"{_NEVER} (?:the case|true|correct) that {_THE_CLAIM}{_REST}\b(?:false|untrue)", "True"),
+    (rf"{_NEVER} (?:the case|true|correct) that {_THE_CLAIM}{_REST}", "False"),
+    (r"not (?:merely|just|simply|only) (?:true|false|uncertain|unknown)", None),
     (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?true|no way (?:that )?{_THE_CLAIM} (?:is|can be) true", "False"),
     (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?false", "True"),
     (
@@ -56,7 +60,8 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
         "Uncertain",
     ),
     (
-        rf"(?:(?:not|in|never)\s?(?:enough|sufficient)|(?:lack of|no|without|(?:\w+n't|not) (?:have|provide|give))"
+        rf"(?:(?:not|isn't|in|never)\s?(?:enough|sufficient)"
+        rf"|(?:lack of|no|without|(?:\w+n't|not) (?:have|provide|give))"
         rf"(?: us)?(?: enough| sufficient| any| direct)?)\s+"
         rf"(?:information|evidence|data|details?|info)(?:\s+(?:about|on|regarding|whether|that|to)\b{_REST})?",
         "Uncertain",
@@ -110,7 +115,8 @@ _REASON = re.compile(
     r"|although|while|whereas|despite)\b",
     re.I,
 )
-_JOINED = re.compile(r"^\W*(?:or|/|\|)\W*(?:it is |possibly |maybe )?$", re.I)
+_QUOTED = re.compile(r"\"[^\"\s]+\s[^\"]+\"|(?<!\w)'[^'\s]+\s[^']+'(?!\w)")
+_JOINED = re.compile(r"^\W*(?:or|/|\|)\W*(?:it is |possibly |maybe )?$|^\s*(?:,|and)\s*$", re.I)
 _CONTRAST = re.compile(r"^\W*(?:and|but)?\W*$", re.I)
 _SUPPOSED = re.compile(
     r"^\W*(?:if|suppose|assum\w+|for the (?:conclusion|statement) to be|in case)\b(?!.*\b(?:so|then) the\b)"
@@ -134,6 +140,8 @@ def canonical_label(text: str) -> str | None:
 
 def classify(fragment: str) -> str | None:
     """Returns the label that one sentence states last, "hedged" when it joins two by "or", None when it states none."""
+    unquoted = _QUOTED.sub('""', fragment)
+    fragment = unquoted if _statements(unquoted) else fragment
     stated = _statements(fragment)
     reason = next((m for m in _REASON.finditer(fragment) if stated and m.start() >= stated[0][0].end()), None)
     stated = [s for s in stated if reason is None or s[0].start() < reason.start()]
@@ -178,7 +186,7 @@ def read_label(text: str) -> Reading:
         for b in find_bold(text)
         if len(b.split()) <= 8 and not b.endswith(":") and b.lower() != "neither" and (label := _marked(b))
     }
-    if len(bold) == 1:
+    if len(bold) == 1 and bold & {classify(s) for s in sentences(text)}:
         return _reading(bold.pop(), "bold")
     said = [s for s in sentences(text) if not _SUPPOSED.search(s)]
     about = [label for s in said if _CONCLUDES.search(s) and (label := classify(s))]
@@ -220,6 +228,9 @@ def _marked(piece: str) -> str | None:
 def _opening(sentence: str) -> str | None:
     """The label that a sentence opens with, unless "or" joins another to it."""
     opening = re.match(
-        r"^\W*(?:(?:[A-C]|\d)[).:]\s*)?(true|false|uncertain|unknown)\b(?!\s*(?:or|/|\|)\s*\w)", sentence, re.I
+        r"^\W*(?:(?:[A-C]|\d)[).:]\s*)?(true|false|uncertain|unknown)\b"
+        r"(?!\s*(?:or|/|\|)\s*\w|\s*(?:,|and)\s*(?:true|false|uncertain|unknown)\b)",
+        sentence,
+        re.I,
     )
     return canonical_label(opening[1]) if opening else None

@@ -22,12 +22,13 @@ _MENTION = re.compile(  # a lone A is a choice where it is no article
 )
 _CONCLUDES = re.compile(
     r"\b(?:therefore|thus|so|hence|consequently|must|only|could(?: only)? have|leav\w+|remain\w+|free|fits?|correct"
-    r"|right|possible|available|consistent|works)\b|\bbut (?:it|that|this|now)\b",
+    r"|right|possible|available|consistent|works|go with|choose|pick|select)\b|\bbut (?:it|that|this|now)\b",
     re.I,
 )
 _CLAUSE = re.compile(
     r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b"
-    r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of)\b)",
+    r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of)\b)"
+    r"|[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
     re.I,
 )
 _REASON = re.compile(r"(?<=\S),?\s+(?:because|since|as (?:she|he|they|it|the|\(?[A-Z]\)? is))\b.*$", re.I | re.S)

@@ -15,26 +15,30 @@ from evaluate.answers import Reading, after_cues, committed_boxes, detex, find_b
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _REFUSAL = re.compile(
-    r"^\W*(?:(?:sorry|unfortunately|as an ai[^,]*|the answer|this|it)\W+)?"
+    r"^\W*(?:(?:sorry|unfortunately|as an ai[^,]*|the answer|the question|this|it|it's)\W+)?"
     r"(?:i (?:do not|don't|cannot|can't|could not|couldn't|am not|am unable|was not|was unable)\b"
-    r"|i'm (?:not|unable|sorry)\b|(?:cannot|can't|could not) be (?:determined|found|answered)\b"
+    r"|i'm (?:not|unable|sorry)\b|(?:i have )?no idea\b|(?:cannot|can't|could not) (?:determine|answer)\b"
+    r"|(?:cannot|can't|could not) be (?:determined|found|answered)\b"
     r"|(?:is )?(?:unable|not possible|impossible) to (?:determine|answer|say|tell|know)\b"
     r"|(?:there is |there's )?(?:not enough|insufficient|no) (?:information|definitive answer|data)\b"
-    r"|(?:is )?(?:not (?:specified|available|known|given|stated|provided)|unknown|no answer|none|n/?a)\W*$)",
+    r"|(?:is )?(?:not (?:specified|available|known|given|stated|provided)|unknown|unclear|no answer|none|n/?a)\W*$)",
     re.I,
 )
 _BUT = re.compile(r"^\W*(?:i'm|i am|i do not|i don't|i cannot|i can't|not)\b[^.\n]*?,?\s+but\s+", re.I)
 _OPENING = re.compile(
-    r"^(?:(?:so|therefore|thus|hence|overall|probably|possibly|likely|i (?:think|believe|guess|would say)(?: that)?"
+    r"^(?:(?:so|therefore|thus|hence|overall|in (?:short|summary|conclusion):?|probably|possibly|(?:most )?likely"
+    r"|i (?:think|believe|guess|would say)(?: that)?"
     r"|based on [^,]{1,60}|as far as i know|in [^,]{1,40}(?=, (?:the|it|this|that|he|she|his|her|its)\b))[,:]?\s+)+",
     re.I,
 )
 _COPULA = re.compile(
     r"^(?:(?:the|it|this|that|these|they|he|she|his|her|their|its|there)\b.*\s"
-    r"(?-i:is|was|are|were|became|would be|belongs to|belonged to|died (?:in|on|at)|refers to)"
+    r"(?-i:is|was|are|were|became|would be|belongs to|belonged to|died (?:in|on|at)|refers to|attended"
+    r"|studied at|graduated from|lived in|worked (?:at|for)|played for|moved to)"
     r"|(?:it|that|this|he|she)(?:'s))\s+"
     r"(?:(?:called|named|known as|part of|(?:located|situated|born|founded|established|married|released|published"
-    r"|formed|built|held|based) (?:in|at|on)|(?:owned|founded|directed|written|produced|released|published|performed"
+    r"|formed|built|held|based|educated|raised|buried) (?:in|at|on)"
+    r"|(?:owned|founded|directed|written|produced|released|published|performed"
     r"|created|composed|designed|invented|discovered|recorded|portrayed|played|voiced) by)\s+)?"
     r"(?P<span>[^;:]+?)\.?$",
     re.I,
@@ -49,8 +53,14 @@ _CLAUSE = re.compile(
 _ASIDE = re.compile(
     r"\s*\[\d+\]|(?:,|\s-)\s+(?:an?|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
     r"|guess))\b.*$"
-    r"|\s+\((?:located|also|formerly|born|based|founded|in|an?|the|from|now|known|i\.e|as)\b[^()]*\)$",
+    r"|\s+\((?:located|also|formerly|born|based|founded|in|an?|the|from|now|known|i\.e|as)\b[^()]*\)$"
+    r"|\s+\([^()\d\s]+(?:\s+[^()\d\s]+){2,}\)$",
     re.I | re.S,
+)
+_IS_THE_ANSWER = re.compile(r"^(.{1,80}?)\s+is the (?:final |correct )?answer\.?$", re.I)
+_DATED = re.compile(
+    r"^(?:in|on)\s+(?=\d|(?:January|February|March|April|May|June|July|August|September|October|November|December)\b)",
+    re.I,
 )
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|Jr|Sr))(?<!\bMrs)[.!?]\s+(?=(?:It|This|That|He|She|They|These|The|In|However"
@@ -113,7 +123,7 @@ def read_span(text: str) -> Reading:
     if (match := _CORRECTED.match(text)) and len(text[match.end() :].split()) <= _SHORT:
         return _reading(plain(text[match.end() :]), "corrected")
     bold = list(dict.fromkeys(b.strip(" :") for b in find_bold(text) if not b.endswith(":")))
-    if cues := after_cues(text):
+    if cues := after_cues(text, "answer|guess"):
         emphasized = [b for b in bold if cues[-1].startswith(b)]
         return _reading(emphasized[-1] if emphasized else _first_statement(cues[-1]), "cue")
     lines = [line.strip().lstrip("-•– ") for line in plain(text).splitlines() if line.strip(" -#•")]
@@ -130,7 +140,8 @@ def read_span(text: str) -> Reading:
 
 
 def _read_line(line: str) -> Reading:
-    stated = _stated(line)
+    named = _IS_THE_ANSWER.match(line)
+    stated = named[1] if named else _stated(line)
     return _reading(stated, "sentence") if stated else _reading(_OPENING.sub("", _BUT.sub("", line)), "whole_text")
 
 
@@ -153,6 +164,7 @@ def _first_statement(piece: str) -> str:
 def _reading(span: str, rule: str) -> Reading:
     span = re.sub(r"(?<=[\"'])\s*\}$", "", detex(span).strip())
     span = _ASIDE.sub("", span).strip().strip("\"'").rstrip("!").removesuffix(".").strip()
-    if not span:
+    span = _DATED.sub("", span)
+    if not any(map(str.isalnum, span)):
         return Reading(None, "none_found")
     return Reading(None, "refused") if _REFUSAL.match(span) else Reading(span, rule)
