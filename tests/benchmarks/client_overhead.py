@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.client_overhead [NUM_REQUESTS]     # from the repository's root; half a minute
 
-The server is a process of its own that answers 300 words to anything at once, over kept connections on loopback.
+The server is a process of its own that thinks 300 words about anything at once, over kept connections on loopback.
 Requests pass through all of a run: prompt, client, grading, one flushed line each.
 """
 
@@ -24,7 +24,8 @@ from evaluate.runner import run_benchmarks
 from evaluate.schema import Endpoint, Sampling
 
 CONCURRENCIES = (1, 16, 64, 256)
-_CHOICE = {"message": {"role": "assistant", "content": "word " * 300 + "(A)"}, "finish_reason": "stop"}
+_TEXT = f"<think>\n{'word ' * 300}\n</think>\n(A)"
+_CHOICE = {"message": {"role": "assistant", "content": _TEXT}, "finish_reason": "stop"}
 _BODY = json.dumps({"choices": [_CHOICE], "usage": {"completion_tokens": 301, "prompt_tokens": 90}}).encode()
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 
