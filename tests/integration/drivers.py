@@ -134,8 +134,9 @@ def checkpoint_bytes(store: Path) -> dict[Path, tuple[bytes, int]]:
 
 
 def is_compressing(store: Path) -> bool:
-    """A layer of a checkpoint is finished, the checkpoint is not."""
-    return any(path.stat().st_size for path in store.glob("checkpoints/.*.tmp-*/.progress.jsonl"))
+    """A living process has finished a layer of a checkpoint; its temporary folder ends in its process id."""
+    progress = store.glob("checkpoints/.*.tmp-*/.progress.jsonl")
+    return any(path.stat().st_size and Path("/proc", path.parent.name.split("-")[-1]).exists() for path in progress)
 
 
 def _pids() -> list[int]:
