@@ -33,7 +33,7 @@ _MODULUS = re.compile(r"\s*(?:\\pmod\s*\{?\s*\d+\s*\}?|\(?\s*(?:\\b?mod|mod)\s*\
 _CHOICE = re.compile(r"^\(?[A-E]\)\s*(?=[+-]?\d)")
 _ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}\s*$")
 _LEADING = re.compile(
-    rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\]|!\S|[A-Za-z](?![A-Za-z])|\.\d|,\d)(?!\s*(?:[+*/^=×·<>]|-\s*(?:\d|\\"
+    rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\²³⁴]|!\S|[A-Za-z](?![A-Za-z])|\.\d|,\d)(?!\s*(?:[+*/^=×·<>]|-\s*(?:\d|\\"
     r"|[A-Za-z]\b)|(?:hundred|thousand|million|billion|dozen)\b|\d+\s*/\s*\d))"
 )
 _FILLER = re.compile(
@@ -43,7 +43,7 @@ _FILLER = re.compile(
 )
 _HEDGE = re.compile(
     r"^[^.\n]{0,20}?\b(?:or|and|to|plus|minus|times)\s+(?:maybe\s+|possibly\s+)?[$\\({]*[+-]?\d"
-    r"|^\s*,\s*[$\\({]*\d|^\s+or so\b",
+    r"|^\s*,\s*[$\\({]*\d|^\s+or so\b|^[\s;,]*alternatively\b",
     re.I,
 )
 _NOT_BUT = re.compile(r"^not\b[^.\n]*?(?:,\s*(?:but\s+)?it(?:'s| is)|\bbut)\s+(?:rather\s+)?", re.I)

@@ -37,7 +37,10 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
         rf"(?:\s+(?:by\s+the\s+(?:\w+\s+)?premises|(?:the|this)\s+{_CLAIM}))?",
         "Uncertain",
     ),
-    (rf"{_MIGHT} be (?:either\b )?(?:(?:true|false)(?: or (?:true|false))?)?|possibly (?:true|false)", "Uncertain"),
+    (r"(?:true|false|uncertain|unknown) (?:is|would be) (?:wrong|incorrect|not (?:right|correct))", None),
+    (r"not true,? (?:and|nor|or) (?:not )?false", "Uncertain"),
+    (rf"{_MIGHT} be (?:either\b|(?:true|false))(?: (?:true|false))?(?: or (?:true|false))?", "Uncertain"),
+    (r"possibly (?:true|false)", "Uncertain"),
     (rf"{_NEGATION} (?:\w+ )?false", "True"),
     (rf"{_NEGATION}(?: (?:\w+ )?true| from)?", "False"),
     (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM} (?:\w+ly )?follows\b{_REST}", "Uncertain"),
@@ -55,8 +58,8 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (
         rf"{_CANNOT}\s+(?:be\s+)?{_ADVERB}(?:{_ABLE}|sa(?:y|id)|tell|told|know|known)\b"
         rf"(?:\s+{_ADVERB}(?:to be\s+|as\s+)?"
-        r"(?:either\s+)?(?:true|false)(?:\s+or\s+(?:true|false))?)?(?:\s+(?:whether|if|that)\b"
-        rf"{_REST})?",
+        r"(?:either\s+)?(?:true|false)(?:\s+or\s+(?:true|false))?)?"
+        rf"(?:\s+(?:(?:whether|if|that)\b|{_THE_CLAIM}){_REST})?",
         "Uncertain",
     ),
     (
@@ -98,13 +101,17 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     ),
     (rf"(?:not|isn't|can\s?not be|can't be)\s+{_ADVERB}(?:false|incorrect|untrue)", "True"),
     (
-        r"false|untrue|(?:is|are|be) (?:incorrect|inaccurate)|contradict(?:s|ed by) the (?:\w+ )?premises"
-        rf"|contradicts? (?:the|this) {_CLAIM}|refuted|disprove[nd]|{_CLAIM} (?:is|must be) (?:\w+ly )?wrong",
+        r"false|untrue|(?:is|are|be) (?:incorrect|inaccurate)|contradict(?:s|ed by) (?:the (?:\w+ )?)?premises?"
+        rf"|contradicts? (?:the|this) {_CLAIM}|refuted|disprove[nd]"
+        rf"|{_CLAIM} (?:is|must be) (?:\w+ly )?(?:wrong|impossible)",
         "False",
     ),
-    (r"(?:does not|doesn't|fails to) hold(?: true)?", "False"),
+    (r"(?:does not|doesn't|fails to|cannot|can't) hold(?: true)?", "False"),
     (
         r"true|(?:conclusion|statement|claim) (?:\w+ly )?holds|(?:is|are|be) correct|follows? (?:\w+ )?from"
+        rf"|premises (?:\w+ly )?(?:entail|imply|guarantee|prove) (?:the|this) {_CLAIM}|consequence of"
+        r"|(?:is|are) derivable"
+        r"|can be (?:\w+ly )?(?:derived|inferred|deduced|prove[nd]|concluded) from"
         rf"|entailed by|(?:is|has been) (?:\w+ly )?prove[nd]|{_CLAIM} (?:is|must be) (?:\w+ly )?(?:right|accurate)",
         "True",
     ),
@@ -120,7 +127,7 @@ _JOINED = re.compile(r"^\W*(?:or|/|\|)\W*(?:it is |possibly |maybe )?$|^\s*(?:,|
 _CONTRAST = re.compile(r"^\W*(?:and|but)?\W*$", re.I)
 _SUPPOSED = re.compile(
     r"^\W*(?:if|suppose|assum\w+|for the (?:conclusion|statement) to be|in case)\b(?!.*\b(?:so|then) the\b)"
-    r"|^\W*(?:(?:the|all|both|these|those)\s+)*(?:premises?|facts?)\b(?!.*\b(?:conclusion|statement|so|therefore|whether)\b)"
+    r"|^\W*(?:(?:the|all|both|these|those)\s+)*(?:premises?|facts?)\b(?!.*\b(?:conclusion|statement|so|therefore|whether)\b|.*:\s*(?:true|false|uncertain|unknown)\b)"
     r"|\bwould (?:need|require|have to|only)\b|\?\W*$",
     re.I,
 )

@@ -28,18 +28,19 @@ _CONCLUDES = re.compile(
 _CLAUSE = re.compile(
     r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b"
     r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of)\b)"
-    r"|[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
+    r"|\s+(?=leaves\b)|,\s+(?=(?:she|he|they)\s+(?:must|could|can)\b)|[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
     re.I,
 )
 _REASON = re.compile(r"(?<=\S),?\s+(?:because|since|as (?:she|he|they|it|the|\(?[A-Z]\)? is))\b.*$", re.I | re.S)
-_DOTTED_TIME = re.compile(r"\b([ap])\.\s?m\b\.?", re.I)
+_DOTTED_TIME = re.compile(r"(?<![A-Za-z])([ap])\.\s?m\b\.?", re.I)
 _HOURS = re.compile(r"(?<![\d:])(\d{1,2})(?::00)?\s*(?:-+|to|until|till|through|and)\s*(\d{1,2})(?::00)?\s*([ap]m)\b")
 _CLOCK = re.compile(r"(?<![\d:])(\d{1,2}):00(?!\s*[ap]m|\d)")
 _BARE = re.compile(r"^(?:\d+[.)]\s+)?(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;!)\s\"'}\]])", re.I)
 _JOINED = r"(?:or|and|/|&|,)\s*(?:possibly\s+|maybe\s+|option\s+|choice\s+)?"
 _REJECTION = re.compile(
-    r"\b(?:not|n't|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?|rules? out|ruled out"
-    r"|eliminat\w+|taken|busy|unavailable|rather than|instead of|thought)\b|n't\b|[):]\s*no\b|✗|❌",
+    r"\b(?:not(?! (?:conflict|overlap))|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?"
+    r"|rules? out|rul(?:ed|ing) out|eliminat\w+|taken|busy|unavailable|rather than|instead of|thought)\b"
+    r"|n't\b(?! (?:conflict|overlap))|[):]\s*no\b|✗|❌",
     re.I,
 )
 

@@ -102,7 +102,9 @@ def _json_rows(path: Path, text: str, list_key: str) -> list[Row] | None:
     except ValueError as error:
         if path.suffix != ".jsonl" and not _is_json(text.lstrip().partition("\n")[0]):
             line = getattr(error, "lineno", 1)
-            raise BadInput(f"{path}: line {line}: no valid JSON ({error}); mend it or fetch the file again") from None
+            raise BadInput(
+                f"{path}: line {line}: no valid JSON ({_fault(error)}); mend it or fetch the file again"
+            ) from None
         return None
     if isinstance(document, dict) and list_key not in document:
         return None
@@ -129,7 +131,7 @@ def _line_rows(path: Path, text: str) -> list[Row]:
             value = json.loads(line)
         except ValueError as error:
             raise BadInput(
-                f"{path}: line {number}: no valid JSON ({error}); mend the line or fetch the file again"
+                f"{path}: line {number}: no valid JSON ({_fault(error)}); mend the line or fetch the file again"
             ) from None
         rows.append(_row(f"{path}: line {number}", value))
     return rows
@@ -139,6 +141,11 @@ def _row(where: str, value: object) -> Row:
     if not isinstance(value, dict):
         raise BadInput(f"{where}: is {_short(value)}, must be an object with keys")
     return Row(where, value)
+
+
+def _fault(error: ValueError) -> str:
+    """What is wrong, and in which column; the line is named apart."""
+    return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _short(value: object) -> str:
