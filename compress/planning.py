@@ -96,7 +96,9 @@ def measure_losses(
     decoder.check_rows(job.rows)
     losses: list[dict[str, dict[Width, float]]] = [{} for _ in schemes]
     num_bytes = sum(map(len, job.rows)) * decoder.config.hidden_size * decoder.dtype.itemsize
-    with open_activations(num_bytes, job.device, memory_bytes, job.targets[0].out.parent) as activations:
+    folder = job.targets[0].out.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_activations(num_bytes, job.device, memory_bytes, folder) as activations:
         batches = [activations.keep(batch) for batch in decoder.embed(job.rows)]
         for index in range(decoder.num_layers):
             dense = decoder.read_layer(index)
