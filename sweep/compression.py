@@ -76,9 +76,10 @@ class CompressActor:
 
 
 def _make(jobs: Sequence[CompressJob]) -> None:
+    """In one order, whoever asks: a pass that was killed is gone on with by the same request alone."""
     from compress.pipeline import compress_models
 
-    if jobs:
+    if jobs := sorted(jobs, key=lambda job: job.out):
         compress_models(
             jobs[0].model,
             [job.out for job in jobs],
