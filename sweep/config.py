@@ -27,6 +27,7 @@ from sweep.fields import (
     is_flag_or_none,
     is_number,
     is_number_or_none,
+    is_rules,
     is_share,
     is_text,
     is_text_or_none,
@@ -93,6 +94,11 @@ class SpaceBlock(_Frozen):
     average_bits: Annotated[tuple[float | None, ...], choices(is_number_or_none, "a number of bits or null")] = (None,)
     allocation: Annotated[tuple[str, ...], choices(is_text, f"one of {', '.join(Allocation)}")] = (Allocation.MEASURED,)
     input_activations: Annotated[tuple[str | None, ...], choices(is_text_or_none, "int8, fp8 or null")] = (None,)
+    propagate: Annotated[tuple[str | None, ...], choices(is_text_or_none, "compressed, dense or null")] = (None,)
+    overrides: Annotated[
+        tuple[dict[str | int, dict[str, Any]] | str | None, ...], choices(is_rules, "a preset or rules by module")
+    ] = (None,)
+    only: Annotated[tuple[str | None, ...], choices(is_text_or_none, "a pattern of module names, or null")] = (None,)
 
     @model_validator(mode="after")
     def _every_scheme_is_possible(self) -> SpaceBlock:

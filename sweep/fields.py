@@ -91,7 +91,7 @@ def choices(is_valid: Callable[[object], bool], must: str) -> BeforeValidator:
         for choice in values:
             if not is_valid(choice):
                 raise Refusal(f"{must}, or a list of such", value=choice)
-        return tuple(dict.fromkeys(values))
+        return tuple(value for index, value in enumerate(values) if value not in values[:index])
 
     return BeforeValidator(check)
 
@@ -135,6 +135,10 @@ def spell_out(value: object) -> object:
 
 def is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def is_rules(value: object) -> bool:
+    return isinstance(value, dict) or is_text_or_none(value)
 
 
 def is_text_or_none(value: object) -> bool:

@@ -12,6 +12,7 @@ from compress.size import linear_shapes
 from sweep.config import StudyConfig, load_study
 from sweep.known_models import find_shapes
 from sweep.space import TrialConfig, baselines, checkpoint_format, grid, random_trials, suggest
+from tests.sweep.studies import make_study
 
 pytestmark = pytest.mark.usefixtures("workdir")
 
@@ -97,3 +98,11 @@ def test_format_follows_the_study_or_the_platform() -> None:
     assert checkpoint_format(auto, three, linear) is CheckpointFormat.DEQUANTIZED
     assert checkpoint_format(auto, None, linear) is CheckpointFormat.DEQUANTIZED
     assert checkpoint_format(study_with("format=dequantized"), four, linear) is CheckpointFormat.DEQUANTIZED
+
+
+def test_rules_for_single_modules_and_the_inputs_measured_on_are_axes() -> None:
+    rules = [None, "protect_last_mlp", {"mlp.down_proj": {"num_bits": 4}}]
+    block = {"method": "gptq", "num_bits": 3, "group_size": 64, "overrides": rules, "propagate": [None, "dense"]}
+    names = [trial.name for trial in grid(make_study(space=[block]))]
+    assert len(set(names)) == 2 * 6
+    assert "alpha/gptq-w3-g64-sym-dense-protect_last_mlp" in names
