@@ -9,7 +9,6 @@ import json
 import logging
 import shutil
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -75,7 +74,8 @@ def _run(
             return print_result(study, folder, as_json=as_json, wall_s=None)
         num_stored = len(study_results(study, folder))
         console.print(f"{study.study}: resumes; {num_stored} of {plan.num_trials} trials are stored", highlight=False)
-    with redirect_stdout(sys.stderr):  # where Ray tells of its processes; stdout is for the result alone
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    with (folder.logs / "ray.log").open("a", encoding="utf-8") as log, redirect_stdout(log):  # Ray tells of processes
         failed = _run_trials(study, plan, folder, address, console)
     results = study_results(study, folder)
     write_json(folder.path / "finished.json", {"trials": len(results), "failed": failed})
