@@ -225,7 +225,7 @@ def test_stream_that_ends_early_is_tried_again(server: Server, quick_retry: Retr
         return pieces.get(asked, streamed({"content": "whole"}, finish_reason="length"))
 
     server.answer = answer
-    (reply,) = ask_watched(server, quick_retry, 0.1, 42)
+    (reply,) = ask_watched(server, quick_retry, 0.8, 42)
     assert (reply.completion, reply.finish_reason, asked) == ("whole", "length", 3)
 
 
