@@ -114,8 +114,11 @@ def _run_trials(study: StudyConfig, plan: Plan, folder: StudyFolder, address: st
 
 
 def _end_engines(pool: Any) -> None:
-    for app_name in ray.get(pool.engines.remote()):
-        with suppress(TimeoutError):  # the end of the cluster, or of the pool on a joined one, takes it along
+    """End the pool first: a trial that waits for a slot must not start an engine in one that comes free here."""
+    app_names = ray.get(pool.engines.remote())
+    ray.kill(pool)
+    for app_name in app_names:
+        with suppress(TimeoutError):  # the end of the cluster, or its replica's own watch, takes it along
             end_application(app_name)
 
 
