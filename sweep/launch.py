@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import signal
 import time
@@ -86,30 +87,39 @@ def _run_trials(study: StudyConfig, plan: Plan, folder: StudyFolder, address: st
     """Everything that holds processes; they are gone when this returns. Returns how many trials failed."""
     per_trial = sum(plan.questions.values()) * study.sampling.num_completions
     progress = Progress(plan.num_trials, per_trial)
-    with ExitStack() as stack:
-        stack.enter_context(_terminate_as_interrupt())
-        opening = stack.enter_context(ThreadPoolExecutor(1))
-        tracker = opening.submit(Tracker, study, plan)  # a new database takes seconds; Ray starts meanwhile
-        cluster = stack.enter_context(start_cluster(address, study.slots.count))
-        pool_name = f"sweep-{study.study}"
-        pool = start_pool(pool_name, study.slots.count)
-        stack.callback(_end_engines, pool)
-        context = StudyContext(
-            study=study,
-            folder=folder,
-            pool=pool_name,
-            base_url=cluster.base_url,
-            siblings=_siblings(study),
-            launch=uuid.uuid4().hex,
-        )
-        stack.enter_context(show_progress(progress, console, lambda: ray.get(pool.progress.remote())))
-        state = "KILLED"
-        try:
-            for phase in make_phases(study, _read_proposals(folder)):
-                _tune(phase, context, _Watcher(context, progress, tracker, console))
-            state = "FAILED" if progress.failed else "FINISHED"
-        finally:
-            tracker.result().close(make_table(study, study_results(study, folder)), state)
+    interrupted_at = math.inf
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_terminate_as_interrupt())
+            opening = stack.enter_context(ThreadPoolExecutor(1))
+            tracker = opening.submit(Tracker, study, plan)  # a new database takes seconds; Ray starts meanwhile
+            cluster = stack.enter_context(start_cluster(address, study.slots.count))
+            pool_name = f"sweep-{study.study}"
+            pool = start_pool(pool_name, study.slots.count)
+            stack.callback(_end_engines, pool)
+            context = StudyContext(
+                study=study,
+                folder=folder,
+                pool=pool_name,
+                base_url=cluster.base_url,
+                siblings=_siblings(study),
+                launch=uuid.uuid4().hex,
+            )
+            stack.enter_context(show_progress(progress, console, lambda: ray.get(pool.progress.remote())))
+            state = "KILLED"
+            try:
+                for phase in make_phases(study, _read_proposals(folder)):
+                    _tune(phase, context, _Watcher(context, progress, tracker, console))
+                state = "FAILED" if progress.failed else "FINISHED"
+            except KeyboardInterrupt:
+                interrupted_at = time.time()
+                raise
+            finally:
+                tracker.result().close(make_table(study, study_results(study, folder)), state)
+    except KeyboardInterrupt:
+        folder.forget_failures(interrupted_at)  # an engine that was ended here is no failure of its trial
+        console.print(f"interrupted; python -m sweep resume {study.study} goes on from here", highlight=False)
+        raise
     return progress.failed
 
 

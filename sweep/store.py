@@ -49,6 +49,12 @@ class StudyFolder:
     def failure(self, trial_name: str) -> Path:
         return self.path / "failures" / f"{file_name(trial_name)}.json"
 
+    def forget_failures(self, since: float) -> None:
+        """Delete what was recorded from this time.time() on."""
+        for record in (self.path / "failures").glob("*.json"):
+            if record.stat().st_mtime >= since:
+                record.unlink()
+
     def timing(self, trial_name: str) -> Path:
         return self.path / "timings" / f"{file_name(trial_name)}.json"
 
