@@ -161,6 +161,8 @@ def _test_set(argument: str) -> Benchmark:
 @contextmanager
 def _served(model: Path, log_folder: Path, num_gpus: float) -> Iterator[Endpoint]:
     """The model behind Ray Serve and vLLM on this machine, ended with the block. Raises EngineFailed."""
+    import ray
+
     from compress.checkpoint import weights_fingerprint
     from sweep.cluster import start_cluster
     from sweep.leases import lease, start_pool
@@ -171,7 +173,7 @@ def _served(model: Path, log_folder: Path, num_gpus: float) -> Iterator[Endpoint
     checkpoint = ServedCheckpoint(model, f"{model.name}@{fingerprint[:12]}", fingerprint)
     with ExitStack() as stack:
         cluster = stack.enter_context(start_cluster(None, 1))
-        start_pool(POOL, 1)
+        stack.callback(ray.kill, start_pool(POOL, 1))  # a pool lives as long as somebody holds its handle
         slot = stack.enter_context(lease(POOL, "traces", model.name))
         settings = EngineSettings(
             num_gpus=num_gpus,
