@@ -51,7 +51,10 @@ def regrade(folder: Path, files: Mapping[str, Path]) -> Regrading:
         raise BadInput(f"{folder}: holds no {ANSWERS}; give the --output folder of a run")
     with locked(folder):
         spec, answers = _read_spec(folder), read_answers(folder)
-        names = list(dict.fromkeys(a.benchmark for a in answers))
+        answered = dict.fromkeys(a.benchmark for a in answers)
+        names = sorted(
+            answered, key=[*spec["benchmarks"], *answered].index
+        )  # as the run had them; answers arrive anyhow
         benchmarks = {name: _load(folder, name, spec, answers, files.get(name)) for name in names}
         problems = {name: {p.problem_id: p for p in b.problems} for name, b in benchmarks.items()}
 

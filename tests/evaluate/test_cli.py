@@ -174,7 +174,6 @@ class TestRun:
         err = capsys.readouterr().err
         assert "sampling.seed 0, not 5" in err and err.count("\n") == 1
 
-
     def test_held_out_runs_ask_the_rest_of_the_shared_order(self, server: Server, tmp_path: Path) -> None:
         for name, subset in (("all", []), ("dev", ["--num-problems", "2"]), ("test", ["--skip-problems", "2"])):
             file = write(tmp_path / "f.jsonl", *({"id": f"p{i}", "problem": f"p{i}", "answer": 1} for i in range(6)))
