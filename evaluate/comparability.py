@@ -14,7 +14,7 @@ from typing import Any
 from evaluate.errors import BadInput
 from evaluate.schema import Answer
 from evaluate.scores import ProblemKey
-from evaluate.store import ANSWERS, SPEC, Place, place_of, read_answers
+from evaluate.store import ANSWERS, SPEC, Place, in_order, place_of, read_answers
 
 COMPARED = ("model", "settings.weights", "sampling.seed")
 _OF_A_BENCHMARK = ("source", "license")  # where it came from; its fingerprint tells whether it is the same
@@ -60,7 +60,7 @@ def read_folder(path: Path) -> AnswerFolder:
     answers = read_answers(path)
     if not answers:
         raise BadInput(f"{path / ANSWERS}: holds no answer; run `python -m evaluate run` into this folder first")
-    return AnswerFolder(path, spec, answers)
+    return AnswerFolder(path, spec, in_order(answers, spec))
 
 
 def find_mismatches(a: AnswerFolder, b: AnswerFolder) -> tuple[list[Mismatch], list[str]]:

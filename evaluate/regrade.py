@@ -17,7 +17,7 @@ from evaluate.errors import BadInput
 from evaluate.grading import GRADER_VERSION
 from evaluate.runner import graded, summarize_answers
 from evaluate.schema import Answer, Problem
-from evaluate.store import ANSWERS, SPEC, SUMMARY, locked, read_answers, write_answers, write_json
+from evaluate.store import ANSWERS, SPEC, SUMMARY, in_order, locked, read_answers, write_answers, write_json
 from evaluate.symbolic import map_in_pool
 
 _MOST_GENERATED = 1_000_000
@@ -51,10 +51,7 @@ def regrade(folder: Path, files: Mapping[str, Path]) -> Regrading:
         raise BadInput(f"{folder}: holds no {ANSWERS}; give the --output folder of a run")
     with locked(folder):
         spec, answers = _read_spec(folder), read_answers(folder)
-        answered = dict.fromkeys(a.benchmark for a in answers)
-        names = sorted(
-            answered, key=[*spec["benchmarks"], *answered].index
-        )  # as the run had them; answers arrive anyhow
+        names = list(dict.fromkeys(a.benchmark for a in in_order(answers, spec)))
         benchmarks = {name: _load(folder, name, spec, answers, files.get(name)) for name in names}
         problems = {name: {p.problem_id: p for p in b.problems} for name, b in benchmarks.items()}
 

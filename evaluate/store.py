@@ -9,7 +9,7 @@ summary.json    the numbers, a pure function of the two
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -37,6 +37,12 @@ def read_answers(path: Path) -> list[Answer]:
     """
     path = path / ANSWERS if path.is_dir() else path
     return [_parse_line(path, i, line) for i, line in enumerate(_read_lines(path)[0], start=1)]
+
+
+def in_order(answers: Iterable[Answer], spec: Mapping[str, Any]) -> list[Answer]:
+    """The answers with the benchmarks in the run's order, and those to each as they came: by chance."""
+    names = list(spec.get("benchmarks", {}))
+    return sorted(answers, key=lambda a: names.index(a.benchmark) if a.benchmark in names else len(names))
 
 
 def _read_lines(path: Path) -> tuple[list[bytes], bool]:

@@ -9,7 +9,7 @@ import pytest
 from evaluate.__main__ import main
 from evaluate.collapse import CollapseRule, compare_collapse, retention_curve
 from evaluate.schema import Answer
-from tests.evaluate.made_answers import answers_of, write_folder
+from tests.evaluate.made_answers import SPEC, answers_of, write_folder
 
 
 def first(count: int, of: int = 100) -> list[Answer]:
@@ -103,12 +103,13 @@ class TestCommand:
         arguments = []
         for level, recalled, reasoned in ((0, 80, 90), (0.3, 60, 88), (0.5, 8, 85)):
             parts = [replace(a, benchmark="recall") for a in first(recalled)]
-            for name in ("logic", "temporal"):
+            for name in ("temporal", "logic"):
                 parts += [replace(a, benchmark=name) for a in first(reasoned)]
-            arguments.append(f"{level}={write_folder(tmp_path / str(level), parts)}")
+            spec = SPEC | {"benchmarks": dict.fromkeys(("recall", "logic", "temporal"), SPEC["benchmarks"]["logic"])}
+            arguments.append(f"{level}={write_folder(tmp_path / str(level), parts, spec)}")
         return arguments
 
-    def test_table_has_each_benchmark_and_the_means_of_its_kind(
+    def test_table_has_each_benchmark_in_the_runs_order_and_the_means_of_its_kind(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["collapse", *self.folders(tmp_path)]) == 0
