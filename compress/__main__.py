@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from compress.calibration import MAX_LENGTH, MAX_SAMPLES, MAX_SEED, load_calibration
-from compress.errors import CompressError, InputError, SchemesFailedError, nearest_name
+from compress import arguments as given
+from compress.arguments import EXIT_CODES, AsJson, ModelFolder, OutFolder
+from compress.calibration import load_calibration
+from compress.errors import CompressError, InputError, SchemesFailedError
 from compress.grid import load_grid, located
-from compress.methods import DEFAULT_PROPAGATE, Method, Propagate, parse_width
+from compress.methods import parse_width
+from compress.rendering import render_grid, render_report, show_progress
 from compress.report import load_report
-from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
+from compress.scheme import Scheme, parse_sparsity
 
 PROGRAM = "python -m compress"
 INTERRUPTED = 130
@@ -31,84 +34,32 @@ app = typer.Typer(
     help="Compress a Hugging Face checkpoint (Llama, Qwen2, Qwen3, Mistral) into one that vllm serve loads unchanged.",
     epilog="Begin with: python -m compress run MODEL OUT --method rtn --num-bits 4 --group-size 64",
 )
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with config.json and *.safetensors.")]
-CalibrationFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="FILE.txt is joined and cut into rows; FILE.jsonl has text or messages."),
-]
-NumSamples = Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Calibration rows.")]
-MaxLength = Annotated[int, typer.Option(min=1, max=MAX_LENGTH, help="Tokens of a row, at most.")]
-Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Which rows are drawn.")]
-FormatName = Annotated[
-    str, typer.Option(help="packed, dequantized (16-bit values), or auto: packed where vLLM has a kernel.")
-]
-PlatformName = Annotated[
-    str | None, typer.Option(help="cpu or cuda: where it will be served; default: what this machine has.")
-]
-DeviceName = Annotated[str | None, typer.Option(help="cpu or cuda:N: where it is solved; default: as platform.")]
-PropagateName = Annotated[
-    str | None,
-    typer.Option(
-        help="What each layer's inputs are measured on: dense, the unchanged model, shared by all schemes; compressed, "
-        f"what the scheme made of the layers before. Default: {DEFAULT_PROPAGATE}."
-    ),
-]
-MemoryGib = Annotated[
-    float | None,
-    typer.Option(min=0, help="Host memory for activations; more goes to files. Default: half of what is free."),
-]
-EXIT_CODES = "Exit codes: 0 done, 1 the numbers or the disk did not allow it, 2 the request cannot be met."
 
 
 @app.command(epilog=EXIT_CODES)
 def run(
     model: ModelFolder,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not exist yet.")],
-    method: Annotated[
-        str, typer.Option(help=f"One of {', '.join(Method)}; all but rtn and magnitude need --calibration.")
-    ],
-    num_bits: Annotated[
-        str | None, typer.Option(metavar="N | ternary", help="2 to 8, or -1, 0, 1 times a scale; without it 16 bits.")
-    ] = None,
-    group_size: Annotated[
-        int | None, typer.Option(help="Inputs that share a scale; without it, one scale per output channel.")
-    ] = None,
-    asymmetric: Annotated[
-        bool, typer.Option("--asymmetric", help="Grids with a zero point instead of centred on 0.")
-    ] = False,
-    observer: Annotated[
-        str, typer.Option(help="How grids are fitted: minmax (nothing clipped), mse (least squared error), hqq.")
-    ] = "minmax",
-    average_bits: Annotated[
-        float | None, typer.Option(help="Instead of --num-bits: stored bits a parameter of the whole model, in all.")
-    ] = None,
-    allocation: Annotated[
-        str,
-        typer.Option(help="Who gets them: measured (by loss), unsloth (a policy), uniform or random (controls)."),
-    ] = "measured",
-    input_activations: Annotated[
-        str | None, typer.Option(help="int8 (W8A8) or fp8: with --num-bits 8, what the engine rounds inputs to.")
-    ] = None,
-    sparsity: Annotated[
-        str, typer.Option(metavar="S | N:M", help="Share of weights set to 0, or N non-zeros of every M inputs.")
-    ] = "0",
-    act_order: Annotated[
-        bool | None,
-        typer.Option(help="Solve the columns with the largest inputs first; default: gptq without sparsity does."),
-    ] = None,
-    dampening_frac: Annotated[
-        float, typer.Option(help="Share of the Hessian's mean diagonal that is added to it.")
-    ] = 0.01,
-    propagate: PropagateName = None,
-    calibration: CalibrationFile = None,
-    num_samples: NumSamples = 128,
-    max_seq_length: MaxLength = 2048,
-    seed: Seed = 0,
-    format: FormatName = "auto",
-    platform: PlatformName = None,
-    device: DeviceName = None,
-    memory_gib: MemoryGib = None,
+    out: OutFolder,
+    method: given.MethodName,
+    num_bits: given.NumBits = None,
+    group_size: given.GroupSize = None,
+    asymmetric: given.Asymmetric = False,
+    observer: given.ObserverName = "minmax",
+    average_bits: given.AverageBits = None,
+    allocation: given.AllocationName = "measured",
+    input_activations: given.InputActivationsName = None,
+    sparsity: given.Sparsity = "0",
+    act_order: given.ActOrder = None,
+    dampening_frac: given.DampeningFrac = 0.01,
+    propagate: given.PropagateName = None,
+    calibration: given.CalibrationFile = None,
+    num_samples: given.NumSamples = 128,
+    max_seq_length: given.MaxLength = 2048,
+    seed: given.Seed = 0,
+    format: given.FormatName = "auto",
+    platform: given.PlatformName = None,
+    device: given.DeviceName = None,
+    memory_gib: given.MemoryGib = None,
     as_json: AsJson = False,
 ) -> int:
     """Compress MODEL into the new folder OUT.
@@ -143,7 +94,7 @@ def run(
         dampening_frac=dampening_frac,
         propagate=propagate,  # type: ignore[arg-type]  # likewise
     )
-    wanted, target = _parse_format(format), _parse_platform(platform)
+    wanted, target = given.parse_format(format), given.parse_platform(platform)
     from compress.checkpoint import check_absent
     from compress.job import check_without_torch
 
@@ -163,9 +114,9 @@ def run(
         device=device,
         platform=target,
         memory_gib=memory_gib,
-        on_progress=_show_progress,
+        on_progress=show_progress,
     )
-    print(json.dumps(report.to_json(), indent=2) if as_json else _render_report(report))
+    print(json.dumps(report.to_json(), indent=2) if as_json else render_report(report))
     return 0
 
 
@@ -174,15 +125,15 @@ def grid(
     model: ModelFolder,
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Gets one checkpoint folder a scheme.")],
     schemes: Annotated[Path, typer.Argument(metavar="SCHEMES.yaml", help="A list of schemes.")],
-    calibration: CalibrationFile = None,
-    num_samples: NumSamples = 128,
-    max_seq_length: MaxLength = 2048,
-    seed: Seed = 0,
-    propagate: PropagateName = None,
-    format: FormatName = "auto",
-    platform: PlatformName = None,
-    device: DeviceName = None,
-    memory_gib: MemoryGib = None,
+    calibration: given.CalibrationFile = None,
+    num_samples: given.NumSamples = 128,
+    max_seq_length: given.MaxLength = 2048,
+    seed: given.Seed = 0,
+    propagate: given.PropagateName = None,
+    format: given.FormatName = "auto",
+    platform: given.PlatformName = None,
+    device: given.DeviceName = None,
+    memory_gib: given.MemoryGib = None,
     as_json: AsJson = False,
 ) -> int:
     """Compress MODEL by every scheme of SCHEMES.yaml in one pass, into OUT_DIR/NAME each.
@@ -201,11 +152,8 @@ def grid(
     The model is read once and each layer's inputs are measured once for all schemes that propagate dense. Run again,
     after a kill or Ctrl-C too, it goes on behind the last finished layer; checkpoints that are there are kept.
     """
-    wanted, target = _parse_format(format), _parse_platform(platform)
-    default = None
-    if propagate is not None:
-        default = Propagate(_one_of("propagate", propagate, [str(name) for name in Propagate]))
-    entries = load_grid(schemes, format=wanted, propagate=default)
+    wanted, target = given.parse_format(format), given.parse_platform(platform)
+    entries = load_grid(schemes, format=wanted, propagate=given.parse_propagate(propagate))
     texts = None
     if calibration is not None:
         texts = load_calibration(calibration, num_samples=num_samples, max_seq_length=max_seq_length, seed=seed)
@@ -229,7 +177,7 @@ def grid(
             device=device,
             platform=target,
             memory_gib=memory_gib,
-            on_progress=_show_progress,
+            on_progress=show_progress,
         )
     except SchemesFailedError as error:
         failed = {out.name: str(failure) for out, failure in error.failures.items()}
@@ -238,7 +186,7 @@ def grid(
         reports = {name: report.to_json() for name, report in made.items() if report}
         print(json.dumps({"checkpoints": reports, "failed": failed}, indent=2))
     else:
-        print(_render_grid(made))
+        print(render_grid(made))
     for name, cause in failed.items():
         print(f"error: {name}: {cause}", file=sys.stderr)
     return 1 if failed else 0
@@ -264,101 +212,29 @@ def inspect(
         f"{found.num_tensors} tensors, {found.served_gb:.6f} GB, {found.stored_bits:.3f} bits a parameter as stored"
     )
     if found.report is not None:
-        print(_render_report(found.report))
+        print(render_report(found.report))
         print("weights: as the report was written for" if found.unchanged else "weights: CHANGED since the report")
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; refusals are at most three lines on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return int(app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False) or 0)
+        return int(app(args=words, prog_name=PROGRAM, standalone_mode=False) or 0)
     except InputError as error:
-        print(f"error: {_with_option(error)}", file=sys.stderr)
+        command = typer.main.get_command(app).commands.get(words[0])  # type: ignore[attr-defined]
+        print(f"error: {given.with_option(error, command)}", file=sys.stderr)
         return 2
     except (CompressError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except typer.TyperException as error:
-        print(f"error: {_usage_line(error)}", file=sys.stderr)
+        print(f"error: {given.usage_line(error, PROGRAM)}", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def _parse_format(name: str) -> CheckpointFormat:
-    return CheckpointFormat(_one_of("format", name, [str(format) for format in CheckpointFormat]))
-
-
-def _parse_platform(name: str | None) -> Platform | None:
-    if name is None:
-        return None
-    return "cuda" if _one_of("platform", name, ["cpu", "cuda"]) == "cuda" else "cpu"
-
-
-def _one_of(key: str, value: str, valid: Sequence[str]) -> str:
-    if value not in valid:
-        raise InputError(key, value, f"one of {', '.join(valid)}", nearest_name(value, valid))
-    return value
-
-
-def _show_progress(done: int, total: int) -> None:
-    end = "" if sys.stderr.isatty() and done < total else "\n"
-    start = "\r" if sys.stderr.isatty() else ""
-    print(f"{start}layer {done}/{total}", end=end, file=sys.stderr, flush=True)
-
-
-def _render_report(report: Any) -> str:
-    loss = "not measured" if report.loss is None else f"{report.loss:.3g} (mean over {len(report.layers)} weights)"
-    fallbacks = ", ".join(f"{cause} {count}" for cause, count in report.fallbacks.items())
-    lines = [
-        ("scheme", report.scheme.name),
-        ("format", report.format),
-        ("effective bits", f"{report.effective_bits:.3f} ({report.size_source})"),
-        ("checkpoint", f"{report.checkpoint_gb:.6f} GB packed; the folder served holds {report.served_gb:.6f} GB"),
-        ("relative loss", loss),
-        ("pruned", f"{report.sparsity:.4f} of the compressed weights"),
-        ("fallbacks", fallbacks),
-        ("took", f"{report.seconds:.1f} s on {report.device}, {report.peak_memory_gib:.2f} GiB at the peak"),
-        ("fingerprint", report.weights_fingerprint[:16]),
-    ]
-    return "\n".join(f"{label:<15} {value}" for label, value in lines)
-
-
-def _render_grid(reports: Mapping[str, Any]) -> str:
-    width = max(map(len, reports), default=4)
-    lines = [f"{'name':<{width}}  format       effective bits  pruned  relative loss  packed GB"]
-    for name, report in reports.items():
-        loss = "-" if report.loss is None else f"{report.loss:.3g}"
-        lines.append(
-            f"{name:<{width}}  {report.format:<11}  {report.effective_bits:>14.3f}  {report.sparsity:>6.3f}  "
-            f"{loss:>13}  {report.checkpoint_gb:>9.6f}"
-        )
-    return "\n".join(lines)
-
-
-def _with_option(error: InputError) -> str:
-    """The message with the option's name in place of the key, where the key is one."""
-    option = "--" + error.key.replace("_", "-")
-    options = {"--symmetric": "--asymmetric"}.get(option, option)
-    known = [name for param in typer.main.get_command(app).commands["run"].params for name in param.opts]  # type: ignore[attr-defined]
-    return str(error).replace(error.key, options, 1) if options in known else str(error)
-
-
-def _usage_line(error: typer.TyperException) -> str:
-    """What is wrong with the command, the nearest right name, and where to read on."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else PROGRAM
-    message = " ".join(error.format_message().split()).rstrip(".")
-    option = getattr(error, "option_name", None)
-    if option is not None and context is not None:
-        options = [name for param in context.command.get_params(context) for name in param.opts if name[:2] == "--"]
-        nearest = nearest_name(option, options)
-        message = f"option {option} is unknown, must be one of {', '.join(options)}"
-        message += f" (nearest: {nearest})" if nearest else ""
-    return f"{message}. See {command} --help."
 
 
 if __name__ == "__main__":
