@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.columns import Solved
 from compress.hessian import Feeder, full_precision
+from compress.lanes import Solved
 from compress.quantizer import GridSpec, fit_grid, from_codes, search_range, to_codes
 
 NUM_RATIOS = 20

@@ -7,104 +7,47 @@ Shapes: R rows/out, C columns/in, G groups, B columns of a block. Inside the loo
 scales and zero points. They lie transposed there, [C, R], so that a column is contiguous.
 
 A group's grid is fitted when the sweep reaches its first column, to weights that hold all compensation so far; a mask
-likewise. Errors are applied at once to the STEP of columns around, when it ends to the block, when that ends to the
-rest: the same values, fewer passes over memory.
+likewise. Errors are applied at once to the step of columns around, when it ends to the block, when that ends to the
+rest: the same values, fewer passes over memory. On CUDA a step is one Triton kernel (columns_triton.py); without
+Triton, or where an n:m pattern fits no step, it is the loop of torch calls that runs on CPUs.
 """
 
 from __future__ import annotations
 
-import math
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from compress.hessian import full_precision
+from compress.lanes import Lane, Solved, block_width, is_static
 from compress.masks import keep_largest, keep_pattern, num_to_prune
-from compress.quantizer import Grid, GridSpec, concatenate, fit_grid, to_codes
-from compress.scheme import Pattern
+from compress.quantizer import Grid, fit_grid, to_codes
+
+if TYPE_CHECKING:
+    from compress.columns_triton import Kernel
 
 ONE_THREAD_WEIGHTS = 1 << 20
 STEPS = (32, 16, 8)
 
 
-@dataclass(frozen=True)
-class Pruning:
-    """Share of zeros, or pattern (n, m). mask_block: columns whose unstructured mask is chosen together.
-    row_counts: rows of each stacked matrix; each keeps its own share.
-    """
-
-    sparsity: float
-    pattern: Pattern | None
-    mask_block: int
-    row_counts: tuple[int, ...]
-
-    @property
-    def width(self) -> int:
-        """Columns whose mask is chosen together."""
-        return self.pattern[1] if self.pattern else self.mask_block
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One scheme's rows of a stack: weight [R, C] in original column order, what it is rounded to, how it is pruned.
-    block_size: columns after which errors are passed on to all that remain. grid: as fitted before, instead of by the
-    sweep. keep_mask [R, C]: as chosen before, instead of by `pruning`.
-    """
-
-    weight: Tensor
-    spec: GridSpec | None = None
-    pruning: Pruning | None = None
-    block_size: int = 128
-    grid: Grid | None = None
-    keep_mask: Tensor | None = None
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether the lane ends with zeros."""
-        return self.pruning is not None or self.keep_mask is not None
-
-
-@dataclass(frozen=True)
-class Solved:
-    """weight [R, C]: the final values. grid and codes int8 [R, C] when quantized; keep_mask bool [R, C] when pruned."""
-
-    weight: Tensor
-    grid: Grid | None = None
-    codes: Tensor | None = None
-    keep_mask: Tensor | None = None
-
-    def rows(self, start: int, end: int) -> Solved:
-        """One matrix of a stack."""
-        grid = self.grid and Grid(self.grid.spec, self.grid.scale[start:end], self.grid.zero_point[start:end])
-        codes = None if self.codes is None else self.codes[start:end]
-        keep = None if self.keep_mask is None else self.keep_mask[start:end]
-        return Solved(self.weight[start:end], grid, codes, keep)
-
-
-def block_width(
-    num_columns: int, spec: GridSpec | None, pruning: Pruning | None, block_size: int, *, ordered: bool
-) -> int:
-    """The widest block of about block_size columns that cuts no group and no mask."""
-    unit = 1
-    if spec and not _is_static(spec, ordered):
-        unit = spec.group_size or 1
-    if pruning:
-        unit = math.lcm(unit, pruning.width)
-    return min(num_columns, max(unit, block_size // unit * unit))
-
-
-def solve_columns(lanes: Sequence[Lane], upper: Tensor, *, order: Tensor | None = None) -> list[Solved]:
+def solve_columns(
+    lanes: Sequence[Lane], upper: Tensor, *, order: Tensor | None = None, with_kernel: bool | None = None
+) -> list[Solved]:
     """Quantize, prune or both, in one sweep for all lanes, whose block_width must be the same.
 
     upper [C, C] in the order of the sweep; order [C]: the column solved at each step, None = as they lie. With an
-    order, or one group per row, grids are fitted to the weights before the sweep.
+    order, or one group per row, grids are fitted to the weights before the sweep. with_kernel: whether steps are Triton
+    kernels; None = on CUDA, where Triton is installed.
     """
+    if with_kernel is None:
+        with_kernel = upper.is_cuda and importlib.util.find_spec("triton") is not None
     num_columns, ordered = upper.shape[0], order is not None
     (width,) = {block_width(num_columns, lane.spec, lane.pruning, lane.block_size, ordered=ordered) for lane in lanes}
-    stack = _Stack(lanes, order, num_columns)
+    stack = _Stack(lanes, order, num_columns, with_kernel)
     with full_precision(), _one_thread(stack.W):
         for start in range(0, num_columns, width):
             stack.solve_block(upper, start, min(start + width, num_columns))
@@ -112,32 +55,34 @@ def solve_columns(lanes: Sequence[Lane], upper: Tensor, *, order: Tensor | None 
 
 
 class _Rows:
-    """One lane's place in the stack: rows first..last of all, grids as far as they are fitted."""
+    """One lane's place in the stack: rows first..last of all."""
 
-    def __init__(self, lane: Lane, first: int, static: bool) -> None:
+    def __init__(self, lane: Lane, first: int, ordered: bool) -> None:
         self.lane, self.first, self.last = lane, first, first + lane.weight.shape[0]
-        self.static = static
-        self.grids = [lane.grid or fit_grid(lane.weight, lane.spec)] if lane.spec and static else []
+        self.static = lane.spec is not None and (lane.grid is not None or is_static(lane.spec, ordered))
         self.group_size = (lane.spec.group_size if lane.spec else None) or lane.weight.shape[1]
+
+    @property
+    def fitted_size(self) -> int | None:
+        """Columns of a group whose grid is fitted during the sweep."""
+        return self.group_size if self.lane.spec and not self.static else None
 
 
 class _Stack:
     """The sweep's memory: the columns of W [C, R] turn from the left into final values.
 
     Lanes lie in the order pruned alone, pruned and rounded, rounded alone: masks are of the first `num_masked` rows,
-    grids of those from `first_rounded` on.
+    grids, scale and zero_point [G, R - first_rounded], of those from `first_rounded` on.
     """
 
-    def __init__(self, lanes: Sequence[Lane], order: Tensor | None, num_columns: int) -> None:
+    def __init__(self, lanes: Sequence[Lane], order: Tensor | None, num_columns: int, with_kernel: bool) -> None:
         device = lanes[0].weight.device
         self.order = torch.arange(num_columns, device=device) if order is None else order
         self.lanes = lanes
         placed = sorted(lanes, key=lambda lane: (lane.spec is not None, not lane.is_masked))
         self.rows: list[_Rows] = []
         for lane in placed:
-            first = self.rows[-1].last if self.rows else 0
-            static = lane.spec is not None and (lane.grid is not None or _is_static(lane.spec, order is not None))
-            self.rows.append(_Rows(lane, first, static))
+            self.rows.append(_Rows(lane, self.rows[-1].last if self.rows else 0, order is not None))
         self.W = torch.cat([lane.weight for lane in placed]).T[self.order].contiguous()
         self.num_masked = max((rows.last for rows in self.rows if rows.lane.is_masked), default=0)
         self.first_rounded = min((rows.first for rows in self.rows if rows.lane.spec), default=self.W.shape[1])
@@ -145,11 +90,40 @@ class _Stack:
         for rows in self.rows:
             if rows.lane.keep_mask is not None:
                 self.keep[:, rows.first : rows.last] = rows.lane.keep_mask.T[self.order]
+        num_groups = max((num_columns // rows.group_size for rows in self.rows if rows.lane.spec), default=0)
+        self.scale = self.W.new_ones(num_groups, self.W.shape[1] - self.first_rounded)
+        self.zero_point = torch.zeros_like(self.scale)
+        for rows in self.rows:
+            if rows.lane.spec and rows.static:
+                self._set_grid(rows, 0, rows.lane.grid or fit_grid(rows.lane.weight, rows.lane.spec))
         rounded = [(rows.lane.spec, rows.last - rows.first) for rows in self.rows if rows.lane.spec]
         self.lowest = self._per_row([(spec.lowest, count) for spec, count in rounded])
         self.highest = self._per_row([(spec.highest, count) for spec, count in rounded])
         self.centred = all(spec.symmetric for spec, _ in rounded)
+        self.kernel: Kernel | None = None
         self.step = _step(lanes)
+        if with_kernel:
+            self._prepare_kernel()
+
+    def _prepare_kernel(self) -> None:
+        """Set the kernel for these rows and the columns that it takes at once, unless it cannot take them."""
+        from compress.columns_triton import Kernel, LaneRows, step_width
+
+        prunings = [lane.pruning for lane in self.lanes if lane.pruning]
+        step = step_width(
+            [rows.fitted_size for rows in self.rows if rows.fitted_size],
+            [pruning.width for pruning in prunings if not pruning.pattern],
+            [pruning.width for pruning in prunings if pruning.pattern],
+        )
+        if step is None:
+            return
+        lanes = []
+        for rows in self.rows:
+            spec, pruning = rows.lane.spec, rows.lane.pruning
+            grid = (rows.group_size, spec.lowest, spec.highest) if spec else (0, 0, 0)
+            pattern = (pruning and pruning.pattern) or (0, 0)
+            lanes.append(LaneRows(rows.first, rows.last, *grid, rows.lane.is_masked, *pattern))
+        self.step, self.kernel = step, Kernel(lanes, self.order, self.scale, self.zero_point, self.keep)
 
     def _per_row(self, values: Sequence[tuple[int, int]]) -> Tensor:
         counts = torch.tensor([count for _, count in values], dtype=torch.int64)
@@ -159,24 +133,44 @@ class _Stack:
     def solve_block(self, upper: Tensor, start: int, end: int) -> None:
         W, U = self.W[start:end], upper[start:end, start:end]
         E = torch.empty_like(W)
+        for first, last in self._kernel_steps(W, U, E, start) if self.kernel else self._loop_steps(W, U, E, start):
+            W[last:].addmm_(U[first:last, last:].T, E[first:last], alpha=-1)
+        self.W[end:].addmm_(upper[start:end, end:].T, E, alpha=-1)
+
+    def _kernel_steps(self, W: Tensor, U: Tensor, E: Tensor, start: int) -> Iterator[tuple[int, int]]:
+        """Fix the columns of a block that starts at `start` and fill E, each step when it is asked for."""
+        assert self.kernel and self.step
+        U = U.contiguous()
+        squared_diagonal = U.diagonal().square().unsqueeze(1)
+        for first in range(0, W.shape[0], self.step):
+            last = min(first + self.step, W.shape[0])
+            self._choose_masks(W[first:], squared_diagonal[first:], start + first)
+            self._fit_grids(W[first:], start + first)
+            self.kernel.fix(W[first:last], E[first:last], U[first:last, first:last], start + first)
+            yield first, last
+
+    def _loop_steps(self, W: Tensor, U: Tensor, E: Tensor, start: int) -> Iterator[tuple[int, int]]:
+        """The same, column by column."""
         S = torch.empty_like(W[:, self.first_rounded :])
-        Z = torch.zeros_like(S)
-        self._expand_static_grids(S, Z, start, end)
+        Z = torch.empty_like(S)
         diagonal = U.diagonal().tolist()
         squared_diagonal = U.diagonal().square().unsqueeze(1)
-        step = self.step or end - start
-        for first in range(0, end - start, step):
-            last = min(first + step, end - start)
+        step = self.step or W.shape[0]
+        for rows in self.rows:
+            if rows.static:
+                self._expand_grid(S, Z, rows, start)
+        for first in range(0, W.shape[0], step):
+            last = min(first + step, W.shape[0])
             for j in range(first, last):
                 self._choose_masks(W[j:], squared_diagonal[j:], start + j)
-                self._fit_grids(W[j:], S[j:], Z[j:], start + j)
+                for rows in self._fit_grids(W[j:], start + j):
+                    self._expand_grid(S[j : j + rows.group_size], Z[j : j + rows.group_size], rows, start + j)
                 q = self._final_value(W[j], S[j], Z[j], start + j)
                 torch.sub(W[j], q, out=E[j])
                 E[j] /= diagonal[j]
                 W[j] = q
                 W[j + 1 : last].addr_(U[j, j + 1 : last], E[j], alpha=-1)
-            W[last:].addmm_(U[first:last, last:].T, E[first:last], alpha=-1)
-        self.W[end:].addmm_(upper[start:end, end:].T, E, alpha=-1)
+            yield first, last
 
     def _final_value(self, w: Tensor, scale: Tensor, zero_point: Tensor, column: int) -> Tensor:
         q = w.clone()
@@ -193,29 +187,37 @@ class _Stack:
             q[: self.num_masked] *= self.keep[column]
         return q
 
-    def _expand_static_grids(self, S: Tensor, Z: Tensor, start: int, end: int) -> None:
-        for rows in self.rows:
-            if rows.static:
-                groups = self.order[start:end] // rows.group_size
-                place = slice(rows.first - self.first_rounded, rows.last - self.first_rounded)
-                S[:, place] = rows.grids[0].scale[:, groups].T
-                Z[:, place] = rows.grids[0].zero_point[:, groups].T
+    def _place(self, rows: _Rows) -> slice:
+        """Where a lane's grids lie."""
+        return slice(rows.first - self.first_rounded, rows.last - self.first_rounded)
 
-    def _fit_grids(self, W: Tensor, S: Tensor, Z: Tensor, column: int) -> None:
-        """Fit the grids of the groups that start here."""
-        for rows in self.rows:
-            if rows.lane.spec is None or rows.static or column % rows.group_size:
-                continue
+    def _set_grid(self, rows: _Rows, group: int, grid: Grid) -> None:
+        """Note the grid of the groups from `group` on."""
+        groups = slice(group, group + grid.scale.shape[1])
+        self.scale[groups, self._place(rows)] = grid.scale.T
+        self.zero_point[groups, self._place(rows)] = grid.zero_point.T
+
+    def _expand_grid(self, S: Tensor, Z: Tensor, rows: _Rows, column: int) -> None:
+        """Fill S and Z [B, R - first_rounded] for the columns from `column` on, as far as they are a lane's."""
+        groups, place = self.order[column : column + S.shape[0]] // rows.group_size, self._place(rows)
+        S[:, place], Z[:, place] = self.scale[groups, place], self.zero_point[groups, place]
+
+    def _fit_grids(self, W: Tensor, column: int) -> list[_Rows]:
+        """Fit the grids of the groups that start here; whose they are."""
+        starting = [rows for rows in self.rows if rows.fitted_size and column % rows.fitted_size == 0]
+        for rows in starting:
+            assert rows.lane.spec is not None
             grid = fit_grid(W[: rows.group_size, rows.first : rows.last].T, rows.lane.spec)
-            rows.grids.append(grid)
-            place = slice(rows.first - self.first_rounded, rows.last - self.first_rounded)
-            S[: rows.group_size, place], Z[: rows.group_size, place] = grid.scale.T, grid.zero_point.T
+            self._set_grid(rows, column // rows.group_size, grid)
+        return starting
 
     def _choose_masks(self, W: Tensor, squared_diagonal: Tensor, column: int) -> None:
-        """Set the masks of the columns that start here, from what pruning each weight would cost: w^2 / U[j, j]^2."""
+        """Set the masks of the columns that start here, from what pruning each weight would cost: w^2 / U[j, j]^2. The
+        kernel chooses patterns itself.
+        """
         for rows in self.rows:
             pruning = rows.lane.pruning
-            if pruning is None or column % pruning.width:
+            if pruning is None or column % pruning.width or (pruning.pattern and self.kernel):
                 continue
             end = min(column + pruning.width, self.keep.shape[0])
             mine = W[: end - column, rows.first : rows.last]
@@ -239,15 +241,13 @@ class _Stack:
     def _solved(self, rows: _Rows, back: Tensor) -> Solved:
         weight = self.W[:, rows.first : rows.last][back].T.contiguous()
         keep = self.keep[:, rows.first : rows.last][back].T.contiguous() if rows.lane.is_masked else None
-        if not rows.grids:
+        spec = rows.lane.spec
+        if spec is None:
             return Solved(weight, keep_mask=keep)
-        grid = concatenate(rows.grids)
+        groups = slice(0, weight.shape[1] // rows.group_size)
+        scale, zero_point = (part[groups, self._place(rows)].T.contiguous() for part in (self.scale, self.zero_point))
+        grid = Grid(spec, scale, zero_point)
         return Solved(weight, grid, to_codes(weight, grid), keep)
-
-
-def _is_static(spec: GridSpec, ordered: bool) -> bool:
-    """Whether grids are fitted before the sweep."""
-    return ordered or spec.group_size is None
 
 
 def _step(lanes: Sequence[Lane]) -> int | None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from compress.awq import divide_norm
-from compress.columns import Solved
 from compress.hessian import Feeder
+from compress.lanes import Solved
 from compress.quantizer import divide_rows
 
 _NORMS = {"self_attn.q_proj": "input_layernorm", "mlp.gate_proj": "post_attention_layernorm"}

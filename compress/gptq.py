@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.columns import Lane, Solved, solve_columns
+from compress.columns import solve_columns
 from compress.hessian import Factor
+from compress.lanes import Lane, Solved
 from compress.quantizer import GridSpec
 
 

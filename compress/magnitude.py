@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.columns import Solved
+from compress.lanes import Solved
 from compress.masks import keep_largest, keep_pattern, num_to_prune
 from compress.quantizer import GridSpec, fit_grid, from_codes, to_codes
 from compress.scheme import Pattern

@@ -13,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.columns import Lane, Solved, solve_columns
+from compress.columns import solve_columns
 from compress.hessian import Factor, damp, full_precision
+from compress.lanes import Lane, Solved
 from compress.quantizer import GridSpec, concatenate, fit_grid, from_codes, to_codes
 from compress.scheme import Pattern
 from compress.wanda import wanda_mask

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from compress.awq import solve_awq
-from compress.columns import Lane, Pruning, Solved, block_width, solve_columns
+from compress.columns import solve_columns
 from compress.errors import NumericalError
 from compress.gptaq import asymmetric_target
 from compress.hessian import Factor, InputStatistics, output_energy
+from compress.lanes import Lane, Pruning, Solved, block_width
 from compress.magnitude import prune_by_magnitude, round_to_nearest
 from compress.methods import WEIGHTS_ALONE, Method
 from compress.obr import solve_obr

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.columns import Lane, Pruning, Solved, solve_columns
+from compress.columns import solve_columns
 from compress.hessian import Factor
+from compress.lanes import Lane, Pruning, Solved
 from compress.quantizer import GridSpec
 
 

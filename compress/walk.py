@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from compress.activations import Activations, Batch, open_activations
-from compress.columns import Solved
 from compress.decoder import Decoder
 from compress.errors import NumericalError
 from compress.folding import feeder_of, fold
@@ -26,6 +25,7 @@ from compress.forward import Twin, Unit, advance, measure_layer, measure_unit, p
 from compress.gptaq import CrossSum
 from compress.hessian import HessianSum, InputStatistics
 from compress.job import Job, Target
+from compress.lanes import Solved
 from compress.magnitude import round_to_nearest
 from compress.methods import Method, Propagate
 from compress.packing import dense_weight, packed_layout, packed_tensors

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.columns import Solved
+from compress.lanes import Solved
 from compress.masks import keep_largest_by_row, keep_pattern, num_to_prune
 from compress.scheme import Pattern
 

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.columns import Pruning
 from compress.hessian import HessianSum, factor
+from compress.lanes import Pruning
 from compress.magnitude import prune_by_magnitude
 from compress.masks import keep_largest, keep_pattern, num_to_prune
 from compress.quantizer import GridSpec

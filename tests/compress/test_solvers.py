@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from compress.columns import Pruning
 from compress.gptq import solve_gptq
 from compress.hessian import HessianSum, factor, falling_diagonal, relative_loss
+from compress.lanes import Pruning
 from compress.magnitude import prune_by_magnitude, round_to_nearest
 from compress.quantizer import GridSpec, from_codes
 from compress.scheme import Scheme

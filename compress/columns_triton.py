@@ -1,0 +1,190 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+"""The sweep over columns on CUDA: one Triton kernel fixes a step of columns for all rows of a stack at once. A loop of
+torch calls over the columns does the same on any device, but on a GPU it waits for launches, not for arithmetic.
+
+Shapes: R stacked rows, C columns/in, G groups, B columns of a step. W and E lie transposed, [B, R], as in columns.py.
+
+A program takes ROWS rows of one lane, SUB columns at a time, in registers: it first subtracts what the errors of the
+step's earlier columns ask of them, then fixes them one by one. A column is picked out of the registers by a sum over
+them with all others at 0; U is 0 left of its diagonal, so columns that are fixed are not disturbed. Arithmetic is that
+of the torch loop: IEEE division, halves rounded to even. Masks of n:m patterns are chosen here, when a pattern's first
+column is reached; unstructured masks and grids between kernels, by the code that the torch loop uses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ROWS, SUB = 32, 32
+MAX_STEP = 128
+# Added and taken away again, it rounds halves to even: 1.5 * 2^(bits of the fraction). Codes are far below it.
+ROUNDING = {torch.float32: 1.5 * 2.0**23, torch.float64: 1.5 * 2.0**52}
+
+
+@dataclass(frozen=True)
+class LaneRows:
+    """Rows first..last of a stack and what happens to them. group_size: 0 = not rounded. masked: zeros at 0 of `keep`;
+    of a pattern num_kept of pattern_width columns, 0 = `keep` is given.
+    """
+
+    first: int
+    last: int
+    group_size: int
+    lowest: int
+    highest: int
+    masked: bool
+    num_kept: int
+    pattern_width: int
+
+
+def step_width(group_sizes: Sequence[int], mask_widths: Sequence[int], pattern_widths: Sequence[int]) -> int | None:
+    """Columns of a step, so that grids and unstructured masks begin only where a step does; None where a pattern would
+    not lie within SUB columns of a step: the kernel cannot take such a stack.
+    """
+    step = math.gcd(MAX_STEP, *group_sizes, *mask_widths)
+    return step if all(SUB % width == 0 and step % width == 0 for width in pattern_widths) else None
+
+
+class Kernel:
+    """The kernel for the rows of one stack.
+
+    order [C]: the column solved at each step. scale, zero_point [G, Q]: grids of the stack's last Q rows; they may be
+    filled later, each before its group is reached. keep [C, P]: masks of the first P rows, in `order`.
+    """
+
+    def __init__(
+        self, lanes: Sequence[LaneRows], order: Tensor, scale: Tensor, zero_point: Tensor, keep: Tensor
+    ) -> None:
+        table = [
+            [
+                first,
+                min(first + ROWS, lane.last),
+                *(lane.group_size, lane.lowest, lane.highest, lane.masked, lane.num_kept, lane.pattern_width),
+            ]
+            for lane in lanes
+            for first in range(lane.first, lane.last, ROWS)
+        ]
+        self._tiles = torch.tensor(table, dtype=torch.int32).to(order.device, non_blocking=True)
+        self._patterns = any(lane.pattern_width for lane in lanes)
+        self._order, self._scale, self._zero_point, self._keep = order, scale, zero_point, keep.view(torch.int8)
+
+    def fix(self, W: Tensor, E: Tensor, U: Tensor, column: int) -> None:
+        """Turn W [B, R], the stack's columns from `column` on, into final values, and fill E [B, R] with their errors.
+
+        U [B, B]: the diagonal block of the inverse Hessian's upper factor, a row's values side by side.
+        """
+        num_rounded, num_masked = self._scale.shape[1], self._keep.shape[1]
+        assert W.stride() == E.stride() == (W.shape[1], 1) and U.stride(1) == 1
+        _fix_columns[(self._tiles.shape[0],)](
+            W,
+            E,
+            U,
+            self._order[column:],
+            self._scale,
+            self._zero_point,
+            self._keep[column:],
+            self._tiles,
+            W.shape[0],
+            W.shape[1],
+            U.stride(0),
+            num_rounded,
+            num_masked,
+            W.shape[1] - num_rounded,
+            PATTERNS=self._patterns,
+            ROUNDING=ROUNDING[W.dtype],
+            ROWS=ROWS,
+            SUB=SUB,
+            num_warps=1,
+        )
+
+
+@triton.jit
+def _fix_columns(
+    W,
+    E,
+    U,
+    order,
+    scale,
+    zero_point,
+    keep,
+    tiles,
+    num_columns,
+    num_rows,
+    U_stride,
+    num_rounded,
+    num_masked,
+    first_rounded,
+    PATTERNS: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    ROWS: tl.constexpr,
+    SUB: tl.constexpr,
+):
+    tile = tiles + 8 * tl.program_id(0)
+    group_size, lowest, highest = tl.load(tile + 2), tl.load(tile + 3), tl.load(tile + 4)
+    masked, num_kept, pattern_width = tl.load(tile + 5), tl.load(tile + 6), tl.load(tile + 7)
+    rows = tl.load(tile) + tl.arange(0, ROWS)
+    inside = rows < tl.load(tile + 1)
+    for first in range(0, num_columns, SUB):
+        columns = first + tl.arange(0, SUB)
+        real = columns < num_columns
+        w = tl.load(W + columns[:, None] * num_rows + rows[None, :], mask=real[:, None] & inside[None, :], other=0.0)
+        for i in range(first):
+            e = tl.load(E + i * num_rows + rows, mask=inside, other=0.0)
+            w -= tl.load(U + i * U_stride + columns, mask=real, other=0.0)[:, None] * e[None, :]
+        pattern = tl.zeros([ROWS], tl.int32)
+        for j in range(first, min(first + SUB, num_columns)):
+            value = tl.sum(tl.where((columns == j)[:, None], w, 0.0), 0)
+            q = value
+            if group_size > 0:
+                place = (tl.load(order + j) // group_size) * num_rounded + rows - first_rounded
+                s = tl.load(scale + place, mask=inside, other=1.0)
+                z = tl.load(zero_point + place, mask=inside, other=0.0)
+                code = _divide(value, s) + z
+                code = tl.where(code < lowest, lowest.to(w.dtype), code)  # so that NaN stays NaN
+                code = tl.where(code > highest, highest.to(w.dtype), code)
+                q = ((code + ROUNDING) - ROUNDING - z) * s
+            if masked > 0:
+                kept = keep + j * num_masked + rows
+                if PATTERNS and pattern_width > 0:
+                    if j % pattern_width == 0:
+                        pattern = _choose_pattern(w, U, U_stride, columns, real, j, num_kept, pattern_width)
+                    chosen = (pattern >> (j % pattern_width)) & 1
+                    tl.store(kept, chosen.to(tl.int8), mask=inside)
+                else:
+                    chosen = tl.load(kept, mask=inside, other=1).to(tl.int32)
+                q = tl.where(chosen != 0, q, 0.0)
+            e = _divide(value - q, tl.load(U + j * (U_stride + 1)))
+            tl.store(W + j * num_rows + rows, q, mask=inside)
+            tl.store(E + j * num_rows + rows, e, mask=inside)
+            w -= tl.load(U + j * U_stride + columns, mask=real, other=0.0)[:, None] * e[None, :]
+        tl.debug_barrier()  # the next columns read these errors
+
+
+@triton.jit
+def _divide(a, b):
+    """Rounded to nearest: the plain division of fp32 is not."""
+    if a.dtype == tl.float32:
+        return tl.div_rn(a, b)
+    return a / b
+
+
+@triton.jit
+def _choose_pattern(w, U, U_stride, columns, real, j, num_kept, pattern_width):
+    """Bit k of each row: whether column j + k is kept, one of the num_kept dearest; of equal ones the first."""
+    diagonal = tl.load(U + columns * (U_stride + 1), mask=real, other=1.0)
+    costs = _divide(w * w, (diagonal * diagonal)[:, None] + tl.zeros_like(w))
+    here = (columns >= j) & (columns < j + pattern_width)
+    bits = tl.zeros([w.shape[1]], tl.int32)
+    for k in range(pattern_width):
+        cost = tl.sum(tl.where((columns == j + k)[:, None], costs, 0.0), 0)[None, :]
+        before = (columns < j + k)[:, None]
+        dearer = here[:, None] & ((costs > cost) | ((costs == cost) & before))
+        bits |= (tl.sum(dearer.to(tl.int32), 0) < num_kept).to(tl.int32) << k
+    return bits
