@@ -22,16 +22,31 @@ DEVICE_SHARE, HOST_SHARE = 0.35, 0.5
 @dataclass(frozen=True)
 class Batch:
     """hidden [rows, T, C]: what enters the next layer; real [rows, T], None without padding; positions: the rotary
-    cosines and sines.
+    cosines and sines, or both as complex numbers, as the model's attention wants them.
     """
 
     hidden: Tensor
     real: Tensor | None
-    positions: tuple[Tensor, Tensor]
+    positions: Tensor | tuple[Tensor, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions that are no padding."""
+        return self.hidden[..., 0].numel() if self.real is None else int(self.real.sum())
 
     def tokens(self, values: Tensor) -> Tensor:
-        """Those of values [rows, T, C] that are no padding, [N, C]."""
+        """Those of values [rows, T, C] that are no padding, [N, C]; values [N, C] hold none."""
+        if values.ndim == 2:
+            return values
         return values.flatten(0, 1) if self.real is None else values[self.real]
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """tokens [N, C] in their places, [rows, T, C], zeros in the padding."""
+        if self.real is None:
+            return tokens.view(*self.hidden.shape[:2], -1)
+        values = tokens.new_zeros(*self.hidden.shape[:2], tokens.shape[-1])
+        values[self.real] = tokens
+        return values
 
 
 class Activations:

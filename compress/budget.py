@@ -2,7 +2,8 @@
 
 The budget is of the whole model, as effective_bits counts it: 8 x bytes of the packed artifact / parameters, with
 scales, norms and biases; a ternary code counts as 1.6 bits, five in a byte. Units of allocation are {q,k,v}, {o},
-{gate,up}, {down} of every layer, the embedding and the head (one unit where they are tied).
+{gate,up}, {down} of every layer, where all experts of a layer count as one, the embedding and the head (one unit where
+they are tied).
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from compress.allocation import (
     check_reachable,
 )
 from compress.errors import InputError, SchemeError
+from compress.families import Shapes, count_parameters, layers_of, linear_shapes, shared_scheme, stages_of
 from compress.methods import TERNARY, Allocation, Width
 from compress.scheme import Scheme
-from compress.size import BYTES_PER_VALUE, UNITS, Shapes, count_parameters, linear_shapes, packed_bytes
+from compress.size import BYTES_PER_VALUE, packed_bytes
 
 WIDTHS: tuple[Width, ...] = (TERNARY, 2, 3, 4, 8)
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
@@ -89,21 +91,26 @@ def budgeted_shapes(shapes: Shapes) -> dict[str, tuple[int, int]]:
 
 def budget_units(shapes: Shapes) -> dict[str, tuple[str, ...]]:
     """Weights that share a width, by a name for them: 3.self_attn.q_proj, embed_tokens."""
-    num_layers = len({name.split(".")[2] for name in linear_shapes(shapes)})
-    units = {
-        f"{index}.{unit[0]}": tuple(f"model.layers.{index}.{name}" for name in unit)
-        for index in range(num_layers)
-        for unit in UNITS
-    }
+    units: dict[str, tuple[str, ...]] = {}
+    for layer in layers_of(linear_shapes(shapes)):
+        for unit in (unit for stage in stages_of(layer) for unit in stage):
+            name = shared_scheme(unit[0].removeprefix("model.layers."))
+            units[name] = (*units.get(name, ()), *unit)
     return units | {name.split(".")[-1]: (name,) for name in (EMBEDDING, HEAD) if f"{name}.weight" in shapes}
 
 
 def unsloth_goals(units: list[str]) -> list[tuple[list[str], int]]:
-    """Unsloth's policy for DeepSeek-R1 as goals, in order: attention, first layers, embedding and head to 4 bits, down
-    before gate and up to 3, then all higher. Source: the widths listed for its dynamic 1.58- to 2.51-bit files.
+    """Unsloth's policy for DeepSeek-R1 as goals, in order: attention, shared experts, first layers, embedding and head
+    to 4 bits, down before gate and up to 3, then all higher. Source: the widths listed for its dynamic 1.58- to
+    2.51-bit files.
     """
     layers = [int(unit.split(".")[0]) for unit in units if unit[0].isdigit()]
     num_first = max(1, round(FIRST_LAYERS * (max(layers) + 1)))
-    high = [u for u in units if not u[0].isdigit() or "self_attn" in u or int(u.split(".")[0]) < num_first]
+    always = ("self_attn", "shared_expert")
+    high = [
+        unit
+        for unit in units
+        if not unit[0].isdigit() or any(part in unit for part in always) or int(unit.split(".")[0]) < num_first
+    ]
     down = [unit for unit in units if "down_proj" in unit]
     return [(high, 4), (down, 3), (units, 3), (down, 4), (units, 4), (high, 8), (units, 8)]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import InputError, ModelError, nearest_name
-from compress.size import Shapes, read_header, shapes_from_config, weight_files
+from compress.families import Shapes, shapes_from_config
+from compress.size import read_header, weight_files
 
 CHUNK_BYTES = 1 << 24
 # Beside the weights a checkpoint consists of small files: tokenizer, chat template, generation settings.

@@ -8,7 +8,7 @@ causal attention never looks back at, so no mask is needed; `real` says which po
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ from torch import Tensor, nn
 
 from compress.activations import Batch
 from compress.errors import CalibrationError
+from compress.experts import is_sparse, separate_experts
+from compress.families import FULL_PRECISION, Stage, Unit
 from compress.shards import TensorReader
 
 # Tokens of one forward, and so of one product into the Hessian: see HessianSum.add.
 BATCH_TOKENS = 8192
+# What a layer adds to the residual stream, in order.
+BLOCKS = ("self_attn", "mlp")
 
 
 class _ReachedError(Exception):
@@ -38,6 +42,8 @@ class Decoder:
         self.dtype, self.device, self.reader = dtype, device, TensorReader(model)
         with torch.device("meta"):
             skeleton = _skeleton(self.config, dtype)
+            for layer in skeleton.model.layers:
+                separate_experts(layer)
         self._layers: Sequence[nn.Module] = skeleton.model.layers
         self._rotary: Any = type(skeleton.model.rotary_emb)(config=self.config)
 
@@ -52,7 +58,7 @@ class Decoder:
 
     def read(self, name: str) -> Tensor:
         """A tensor of the model, on the CPU."""
-        return self.reader.read(name).to(self.dtype)
+        return self.reader.read(name).to(torch.float32 if name.endswith(FULL_PRECISION) else self.dtype)
 
     def layer(self, index: int, tensors: Mapping[str, Tensor]) -> nn.Module:
         """transformers' module of a layer, holding `tensors` themselves."""
@@ -83,8 +89,8 @@ class Decoder:
         tokens = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
         real = torch.arange(length) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
         hidden = weight[tokens].to(self.dtype)
-        cosines, sines = self._rotary(hidden, torch.arange(length).unsqueeze(0))
-        positions = cosines.to(self.device), sines.to(self.device)
+        turns = self._rotary(hidden, torch.arange(length).unsqueeze(0))
+        positions = turns.to(self.device) if isinstance(turns, Tensor) else tuple(t.to(self.device) for t in turns)
         return Batch(hidden.to(self.device), None if real.all() else real.to(self.device), positions)
 
 
@@ -96,57 +102,63 @@ def _skeleton(config: Any, dtype: torch.dtype) -> Any:
 
 
 @torch.no_grad()
-def unit_inputs(layer: Any, unit: Sequence[str], batch: Batch) -> Tensor:
-    """What the weights of `unit` read, [rows, T, C]; batch.hidden is the residual stream before attention or MLP.
-
-    The wiring is that of every family in size.FAMILIES: norm, attention, add; norm, MLP, add.
+def unit_inputs(layer: Any, units: Sequence[Unit], batch: Batch) -> dict[Unit, Tensor]:
+    """What the weights of each unit of one block read, [rows, T, C], or [N, C] where padding is left out: in a layer of
+    experts, by all that no token was routed to. batch.hidden is the residual stream before the block. The forward ends
+    once all were seen.
     """
-    match unit[0]:
-        case "self_attn.q_proj":
-            return _tensor(layer.input_layernorm(batch.hidden))
-        case "self_attn.o_proj":
-            attention = layer.self_attn
-            arguments = {"position_embeddings": batch.positions, "attention_mask": None}
-            return _inputs_of(
-                attention.o_proj, lambda: attention(hidden_states=layer.input_layernorm(batch.hidden), **arguments)
-            )
-        case "mlp.gate_proj":
-            return _tensor(layer.post_attention_layernorm(batch.hidden))
-        case _:
-            return _inputs_of(layer.mlp.down_proj, lambda: layer.mlp(layer.post_attention_layernorm(batch.hidden)))
+    return _run(layer, units, batch, whole=False)[0]
 
 
 @torch.no_grad()
-def pass_unit(layer: nn.Module, unit: Sequence[str], batch: Batch, inputs: Tensor) -> Batch:
-    """The batch after `unit`, given its inputs: o and down end a block and add their outputs to the stream."""
-    if not ends_block(unit):
-        return batch
-    return replace(batch, hidden=batch.hidden + layer.get_submodule(unit[0])(inputs))
+def pass_block(layer: Any, block: str, batch: Batch, units: Sequence[Unit] = ()) -> tuple[dict[Unit, Tensor], Batch]:
+    """The batch behind attention ("self_attn") or the MLP ("mlp"), and what the weights of its `units` read."""
+    return _run(layer, units, batch, whole=True, block=block)
 
 
-def ends_block(unit: Sequence[str]) -> bool:
-    """Whether the residual stream changes after the unit."""
-    return unit[0] in ("self_attn.o_proj", "mlp.down_proj")
+@torch.no_grad()
+def pass_inputs(layer: nn.Module, module: str, batch: Batch, inputs: Tensor) -> Batch:
+    """The batch behind a block that ends with `module`, given what that reads."""
+    return replace(batch, hidden=batch.hidden + layer.get_submodule(module)(inputs))
 
 
-def _inputs_of(module: nn.Module, forward: Callable[[], object]) -> Tensor:
-    """What `module` is given during forward(), which is ended there."""
-    seen: list[Tensor] = []
+def block_of(units: Sequence[Unit]) -> str:
+    """The block that units are part of, self_attn or mlp."""
+    return units[0][0].partition(".")[0]
 
-    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0])
-        raise _ReachedError
 
-    hook = module.register_forward_pre_hook(stop)
+def ends_block(stage: Stage) -> bool:
+    """Whether the residual stream changes after the stage."""
+    return stage[0][0].rpartition(".")[2] in ("o_proj", "down_proj")
+
+
+def _run(
+    layer: Any, units: Sequence[Unit], batch: Batch, *, whole: bool, block: str | None = None
+) -> tuple[dict[Unit, Tensor], Batch]:
+    """The wiring is that of every family in families.FAMILIES: norm, attention, add; norm, MLP, add."""
+    block = block or block_of(units)
+    sparse = block == "mlp" and is_sparse(layer)
+    seen: dict[Unit, Tensor] = {}
+
+    def see(unit: Unit, inputs: Tensor) -> None:
+        seen[unit] = inputs.flatten(0, -2) if sparse else inputs
+        if not whole and len(seen) == len(units):
+            raise _ReachedError
+
+    hooks = [
+        layer.get_submodule(unit[0]).register_forward_pre_hook(lambda _, inputs, unit=unit: see(unit, inputs[0]))
+        for unit in units
+    ]
     try:
-        forward()
+        if block == "self_attn":
+            normed = layer.input_layernorm(batch.hidden)
+            output = layer.self_attn(hidden_states=normed, position_embeddings=batch.positions, attention_mask=None)[0]
+        else:
+            normed = layer.post_attention_layernorm(batch.hidden)
+            output = batch.spread(layer.mlp(batch.tokens(normed).unsqueeze(0))[0]) if sparse else layer.mlp(normed)
     except _ReachedError:
-        pass
+        return seen, batch
     finally:
-        hook.remove()
-    return seen[0]
-
-
-def _tensor(value: Any) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value
+        for hook in hooks:
+            hook.remove()
+    return seen, replace(batch, hidden=batch.hidden + output)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.checkpoint import read_config, weights_fingerprint
+from compress.families import count_parameters, shapes_from_config
 from compress.report import CompressionReport, load_report
-from compress.size import count_parameters, measured_size, read_header, shapes_from_config, weight_files
+from compress.size import measured_size, read_header, weight_files
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from compress.budget import allocate, budgeted_shapes
 from compress.calibration import Calibration, calibration_rows
 from compress.checkpoint import check_weights, read_config
 from compress.errors import CalibrationError, FormatError, InputError, ModelError
+from compress.families import Shapes, linear_shapes
 from compress.methods import Allocation
 from compress.rules import module_schemes
 from compress.scheme import CheckpointFormat, Platform, Scheme, check_shape
 from compress.servable import dequantized_obstacle, packed_obstacle
-from compress.size import Shapes, linear_shapes
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ the stream without gaps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,15 +86,18 @@ def dense_weight(packed: Mapping[str, Tensor], spec: GridSpec) -> Tensor:
     return from_codes(codes, Grid(spec, scale, zero_point))
 
 
-def quantization_config(scheme: Scheme, exceptions: Mapping[str, Scheme | None] | None = None) -> dict[str, Any]:
+def quantization_config(
+    scheme: Scheme, exceptions: Mapping[str, Scheme | None] | None = None, routers: Sequence[str] = ()
+) -> dict[str, Any]:
     """The config.json entry that tells vLLM how every linear layer but the head is packed.
 
     exceptions: {name of a linear layer: its own scheme, or None where it stays 16 bits wide}; then every layer of the
-    decoder must be among them, because vLLM looks fused layers up by name and falls back on none.
+    decoder must be among them, because vLLM looks fused layers up by name and falls back on none. routers: linear
+    layers that no scheme is for, of a model with experts.
     """
     if exceptions is None:
         groups = {"group_0": _group(scheme, ["Linear"])}
-        return _config(groups, _format(scheme), ["lm_head"])
+        return _config(groups, _format(scheme), ["lm_head", *routers])
     layouts: dict[str, tuple[Scheme, list[str]]] = {}
     for name, own in exceptions.items():
         if own is not None:
@@ -105,7 +108,7 @@ def quantization_config(scheme: Scheme, exceptions: Mapping[str, Scheme | None] 
         for group, (own, _) in zip(groups.values(), layouts.values(), strict=True):
             group["format"] = _format(own)
     ignored = [name for name, own in exceptions.items() if own is None]
-    return _config(groups, formats.pop() if len(formats) == 1 else "mixed-precision", ["lm_head", *ignored])
+    return _config(groups, formats.pop() if len(formats) == 1 else "mixed-precision", ["lm_head", *routers, *ignored])
 
 
 def _format(scheme: Scheme) -> str:

@@ -33,6 +33,7 @@ from compress.checkpoint import (
     write_config,
 )
 from compress.errors import InputError, NumericalError, SchemesFailedError
+from compress.families import routers_of
 from compress.job import Job, Target, check_job
 from compress.methods import Width, nominal_bits
 from compress.packing import quantization_config
@@ -191,7 +192,8 @@ def _finish(done: _Pass, target: Target, partial: PartialCheckpoint) -> Compress
     exceptions = None
     if target.scheme.has_rules:
         exceptions = {name: own if own and own.has_grid else None for name, own in target.schemes.items()}
-    write_config(folder, config, quantization_config(target.scheme, exceptions) if packed else None)
+    quantization = quantization_config(target.scheme, exceptions, routers_of(job.shapes)) if packed else None
+    write_config(folder, config, quantization)
     copy_companions(job.model, folder)
     report = _report(done, target, partial)
     report.save(folder)

@@ -19,14 +19,14 @@ from compress.alphapruning import layer_sparsities, tail_exponent
 from compress.budget import EMBEDDING, HEAD, WIDTHS, Losses, allocate, scheme_of_width
 from compress.decoder import Decoder
 from compress.errors import NumericalError
+from compress.families import layer_stages, layers_of, linear_shapes
 from compress.folding import feeder_of
-from compress.forward import measure_layer
+from compress.forward import measure_layer, portions
 from compress.hessian import InputStatistics
 from compress.job import Job, Target
 from compress.magnitude import round_to_nearest
 from compress.methods import Allocation, Method, Width
 from compress.scheme import Scheme
-from compress.size import UNITS, linear_shapes
 from compress.solve import SolvedUnit, grid_spec, solve_requests
 
 
@@ -65,20 +65,18 @@ class _Planner:
 
     def _by_layer(self, target: Target) -> dict[str, Scheme | None]:
         linear = linear_shapes(self.job.shapes)
-        layers: dict[str, list[str]] = {}
-        for name in linear:
-            layers.setdefault(name.split(".")[2], []).append(name)
+        layers = layers_of(linear)
         if self._exponents is None:
             decoder = Decoder(self.job.model, torch.float32, self.job.device)
             self._exponents = [
                 sum(tail_exponent(decoder.read(f"{name}.weight").to(self.job.device)) for name in names) / len(names)
-                for names in layers.values()
+                for names in layers
             ]
-        sizes = [sum(linear[name][0] * linear[name][1] for name in names) for names in layers.values()]
+        sizes = [sum(linear[name][0] * linear[name][1] for name in names) for names in layers]
         shares = layer_sparsities(self._exponents, sizes, target.scheme.sparsity)
         return {
             name: replace(own, sparsity=share)
-            for names, share in zip(layers.values(), shares, strict=True)
+            for names, share in zip(layers, shares, strict=True)
             for name in names
             if (own := target.schemes[name]) is not None
         }
@@ -99,16 +97,18 @@ def measure_losses(
     folder = job.targets[0].out.parent
     folder.mkdir(parents=True, exist_ok=True)
     with open_activations(num_bytes, job.device, memory_bytes, folder) as activations:
+        stages = layer_stages(job.shapes)
         batches = [activations.keep(batch) for batch in decoder.embed(job.rows)]
         for index in range(decoder.num_layers):
             dense = decoder.read_layer(index)
-            sums = measure_layer(decoder.layer(index, dense), activations, batches)
-            for unit in UNITS:
-                weights = {f"model.layers.{index}.{name}": dense[f"{name}.weight"].float() for name in unit}
-                feeder = feeder_of(unit, dense, job.stored_dtype)
-                inputs = InputStatistics(sums.pop(unit).mean(), feeder=feeder)
-                for scheme, found in zip(schemes, losses, strict=True):
-                    _note(found, weights, inputs, scheme, job.stored_dtype)
+            layer, units = decoder.layer(index, dense), [unit for stage in stages[index] for unit in stage]
+            for portion in portions(layer, units):
+                sums = measure_layer(layer, activations, batches, portion, leave=portion[-1] == units[-1])
+                for unit in portion:
+                    weights = {f"model.layers.{index}.{name}": dense[f"{name}.weight"].float() for name in unit}
+                    inputs = sums.pop(unit).statistics(feeder_of(unit, dense, job.stored_dtype))
+                    for scheme, found in zip(schemes, losses, strict=True):
+                        _note(found, weights, inputs, scheme, job.stored_dtype)
     for name in (name for name in (EMBEDDING, HEAD) if f"{name}.weight" in job.shapes):
         weight = decoder.read(f"{name}.weight").float()
         for scheme, found in zip(schemes, losses, strict=True):

@@ -18,7 +18,8 @@ REPORT_NAME = "compression_report.json"
 @dataclass(frozen=True)
 class LayerReport:
     """One weight. loss: tr((W-Q)H(W-Q)')/tr(WHW'), None without calibration. weight_error: |W-Q|^2/|W|^2.
-    sparsity: share of weights pruned. dampening_frac: as it was needed, None where no Hessian was factored.
+    sparsity: share of weights pruned. dampening_frac: as it was needed, None where no Hessian was factored. num_tokens:
+    calibration tokens that reached it, fewer than all for an expert; None without calibration.
     """
 
     name: str
@@ -26,6 +27,7 @@ class LayerReport:
     weight_error: float
     sparsity: float
     dampening_frac: float | None
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from compress.families import layers_of
 from compress.overrides import PROTECT_LOWEST, PROTECT_RANDOM, matching
 from compress.scheme import Scheme
 
 Linear = Mapping[str, tuple[int, int]]
-# The two units of an MLP: what is fused is protected together.
-_MLP = (("gate_proj", "up_proj"), ("down_proj",))
 
 
 def module_schemes(
@@ -27,7 +27,7 @@ def module_schemes(
     kept = set(linear) if scheme.only is None else set(matching(scheme.only, linear, num_layers, "only"))
     chosen = {name: plain if name in kept else None for name in linear}
     if isinstance(scheme.overrides, str):
-        return {**chosen, **dict.fromkeys(_protected(scheme.overrides, num_layers, unit_errors))}
+        return {**chosen, **dict.fromkeys(_protected(scheme.overrides, linear, unit_errors))}
     for override in scheme.overrides or ():
         for name in matching(override.modules, linear, num_layers, "overrides"):
             if name in kept:
@@ -35,15 +35,22 @@ def module_schemes(
     return chosen
 
 
-def mlp_units(num_layers: int) -> list[list[tuple[str, ...]]]:
-    """Names of the MLPs' units: of every layer those of the first kind, then those of the second."""
-    return [[tuple(f"model.layers.{i}.mlp.{name}" for name in unit) for i in range(num_layers)] for unit in _MLP]
+def mlp_units(linear: Linear) -> list[list[tuple[str, ...]]]:
+    """Names of the MLPs' two parts, gate and up together and down, all experts of a layer in one: of every layer with
+    as many weights there as the last one those of the first kind, then those of the second.
+    """
+    kinds: list[list[tuple[str, ...]]] = []
+    for modules in (("gate_proj", "up_proj"), ("down_proj",)):
+        layers = layers_of(name for name in linear if ".mlp." in name and name.endswith(modules))
+        sizes = [sum(math.prod(linear[name]) for name in names) for names in layers]
+        kinds.append([tuple(names) for names, size in zip(layers, sizes, strict=True) if size == sizes[-1]])
+    return kinds
 
 
 def _protected(
-    preset: str, num_layers: int, unit_errors: Callable[[], Mapping[tuple[str, ...], float]] | None
+    preset: str, linear: Linear, unit_errors: Callable[[], Mapping[tuple[str, ...], float]] | None
 ) -> list[str]:
-    kinds = mlp_units(num_layers)
+    kinds = mlp_units(linear)
     if preset.startswith(PROTECT_RANDOM):
         source = random.Random(int(preset.rpartition("-")[2]) if "-" in preset else 0)
         units = [source.choice(kind[:-1] or kind) for kind in kinds]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from compress.families import Shapes, linear_shapes
 from compress.methods import Method
 from compress.rules import mlp_units
 from compress.scheme import Scheme
 from compress.shards import TensorReader
-from compress.size import Shapes
 from compress.solve import solve_unit
 
 
@@ -20,9 +20,8 @@ def mlp_errors(model: Path, scheme: Scheme, shapes: Shapes) -> dict[tuple[str, .
     method = Method.RTN if scheme.has_grid else Method.MAGNITUDE
     twin = replace(scheme, method=method, act_order=None, propagate=None, overrides=None, only=None)
     reader = TensorReader(model)
-    num_layers = sum(name.endswith(".input_layernorm.weight") for name in shapes)
     errors = {}
-    for unit in (unit for kind in mlp_units(num_layers) for unit in kind):
+    for unit in (unit for kind in mlp_units(linear_shapes(shapes)) for unit in kind):
         weights = {name: reader.read(f"{name}.weight").float() for name in unit}
         dtype = reader.read(f"{unit[0]}.weight").dtype
         reports = solve_unit(weights, None, twin, dtype).reports.values()

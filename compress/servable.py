@@ -1,21 +1,24 @@
 """What vLLM serves packed, by platform, and why it would not. Standard library only.
 
 Sources: runs of vLLM 0.32 on a CPU and the kernels of vLLM 0.26 and 0.32 for CUDA (Machete and Marlin: 4 bits and
-symmetric 8; Humming: symmetric 2 to 8 bits, sm75 and newer).
+symmetric 8; Humming: symmetric 2 to 8 bits, sm75 and newer). Experts: the choice of kernels in vLLM 0.32, read, not run
+(CUDA: Marlin; CPU: all of them ask for AMX, which not every machine has). vLLM looks at the first expert of a layer and
+takes all others for like it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from compress.families import is_expert
 from compress.methods import TERNARY, InputActivations
 from compress.rules import module_schemes
 from compress.scheme import CheckpointFormat, Platform, Scheme
 
 # Rows and columns that a packed weight must be multiples of.
 _UNITS = {"cpu": (32, 32), "cuda": (64, 128)}
-# Modules that are fused with another one, by the first of each.
-_FUSED = {"q_proj": ("k_proj", "v_proj"), "gate_proj": ("up_proj",)}
+# Modules that are fused with another one, by the first of each; all projections of a layer's experts are, too.
+_FUSED = {"q_proj": ("k_proj", "v_proj"), "q_a_proj": ("kv_a_proj_with_mqa",), "gate_proj": ("up_proj",)}
 _CUDA_GROUPS = (None, 32, 64, 128)
 
 
@@ -38,6 +41,11 @@ def packed_obstacle(
         obstacle = _weight_only_obstacle(scheme, platform)
         if obstacle is not None:
             return obstacle
+    if any(map(is_expert, shapes or ())):
+        if platform == "cpu":
+            return "vLLM on cpu has no kernel for packed experts without AMX"
+        if scheme.input_activations is None and (scheme.num_bits not in (4, 8) or not scheme.symmetric):
+            return "vLLM on cuda loads packed experts of 4 or 8 bits only, and symmetric ones"
     row_unit, column_unit = _UNITS[platform]
     for name, (num_rows, num_columns) in (shapes or {}).items():
         if num_rows % row_unit or num_columns % column_unit:
@@ -53,11 +61,15 @@ def _mixed_obstacle(
 ) -> str | None:
     """The first obstacle of any module's scheme; fused modules must have the same one."""
     grids = {name: scheme if scheme and scheme.has_grid else None for name, scheme in own.items()}
+    first_of: dict[str, Scheme | None] = {}
     for name, scheme in grids.items():
         layer, _, module = name.rpartition(".")
-        for other in _FUSED.get(module, ()):
+        for other in (other for other in _FUSED.get(module, ()) if f"{layer}.{other}" in grids):
             if _layout(grids[f"{layer}.{other}"]) != _layout(scheme):
                 return f"vLLM fuses {module} and {other}: they must have one rule, in {layer} they have two"
+        experts, numbered, _ = name.partition(".experts.")
+        if numbered and _layout(first_of.setdefault(experts, scheme)) != _layout(scheme):
+            return f"vLLM fuses all experts of a layer: they must have one rule, in {experts}.experts they have several"
     if not any(grids.values()):
         return "there are no codes to pack without num_bits"
     for scheme in {scheme for scheme in grids.values() if scheme}:

@@ -17,24 +17,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from compress.errors import ModelError, nearest_name
+from compress.errors import ModelError
+from compress.families import FULL_PRECISION, count_parameters, linear_shapes
 from compress.methods import TERNARY, code_bits
 from compress.rules import module_schemes
 from compress.scheme import Scheme
 
 TRITS_PER_BYTE = 5
 
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
-# Weights of a decoder layer in the order they are solved. Those of one unit read the same inputs, and vLLM fuses them
-# into one matrix, so that they share a scheme.
-UNITS: tuple[tuple[str, ...], ...] = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
 BYTES_PER_VALUE = 2
 SHAPE_BYTES = 16
 HEADER_LIMIT = 100_000_000
@@ -44,7 +36,6 @@ _DTYPE_BYTES = (
     | dict.fromkeys(("F16", "BF16", "I16", "U16"), 2)
     | dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1)
 )
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,45 +47,6 @@ class SizeReport:
     effective_bits: float
     checkpoint_gb: float
     source: Literal["computed", "measured"]
-
-
-def shapes_from_config(config: Mapping[str, Any]) -> Shapes:
-    """Names and shapes of every tensor of a Llama, Qwen2, Qwen3 or Mistral checkpoint, from its config.json alone.
-
-    Raises ModelError for another architecture or a missing key.
-    """
-    family = check_family(config)
-    hidden, vocabulary = _size(config, "hidden_size"), _size(config, "vocab_size")
-    shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
-    layer = _layer_shapes(config, family, hidden)
-    for index in range(_size(config, "num_hidden_layers")):
-        shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
-    shapes["model.norm.weight"] = (hidden,)
-    if not config.get("tie_word_embeddings", False):
-        shapes["lm_head.weight"] = (vocabulary, hidden)
-    return shapes
-
-
-def linear_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
-    """The weights that a scheme changes, {name without ".weight": (rows, columns)}."""
-    linear = {name for unit in UNITS for name in unit}
-    return {
-        name.removesuffix(".weight"): (shape[0], shape[1])
-        for name, shape in shapes.items()
-        if name.startswith("model.layers.") and name.split(".", 3)[3].removesuffix(".weight") in linear
-        if name.endswith(".weight")
-    }
-
-
-def check_family(config: Mapping[str, Any]) -> str:
-    """The model_type when compress knows it. Raises ModelError for another one, or for an already quantized model."""
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise ModelError("model_type", family or "missing", f"one of {known}", nearest_name(str(family), FAMILIES))
-    if config.get("quantization_config"):
-        raise ModelError("quantization_config", "present", "absent: compress starts from 16- or 32-bit weights")
-    return str(family)
 
 
 def deployable_size(
@@ -109,7 +61,7 @@ def deployable_size(
     num_parameters = count_parameters(shapes)
     if schemes is None and scheme is not None and scheme.average_bits is not None:
         return _report(num_parameters, int(scheme.average_bits * num_parameters / 8), "computed")
-    num_bytes = BYTES_PER_VALUE * num_parameters
+    num_bytes = stored_bytes(shapes)
     if schemes is None:
         schemes = module_schemes(scheme, linear_shapes(shapes)) if scheme else {}
     for name, own in schemes.items():
@@ -117,6 +69,11 @@ def deployable_size(
         if own is not None:
             num_bytes += packed_bytes(rows, columns, own) - BYTES_PER_VALUE * rows * columns
     return _report(num_parameters, num_bytes, "computed")
+
+
+def stored_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Bytes of tensors that nothing is done to: 16 bits a value, 32 where less would not do."""
+    return sum(BYTES_PER_VALUE * (1 + name.endswith(FULL_PRECISION)) * math.prod(shapes[name]) for name in shapes)
 
 
 def packed_bytes(rows: int, columns: int, scheme: Scheme) -> int:
@@ -142,11 +99,6 @@ def measured_size(folder: Path, num_parameters: int) -> SizeReport:
         for dtype, shape in read_header(path).values()
     )
     return _report(num_parameters, num_bytes, "measured")
-
-
-def count_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Values in all tensors."""
-    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -179,46 +131,6 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     if path.stat().st_size != expected:
         raise ModelError(str(path), f"{path.stat().st_size} bytes", f"{expected} bytes, as its header says: it is torn")
     return tensors
-
-
-def _layer_shapes(config: Mapping[str, Any], family: str, hidden: int) -> Shapes:
-    heads, inner = _size(config, "num_attention_heads"), _size(config, "intermediate_size")
-    head_dim = _head_dim(config, family, hidden, heads)
-    kv_heads = config.get("num_key_value_heads") or {"mistral": 8, "llama": heads}.get(family, 32)
-    widths = {"q_proj": heads * head_dim, "k_proj": kv_heads * head_dim, "v_proj": kv_heads * head_dim}
-    shapes: Shapes = {f"self_attn.{name}.weight": (width, hidden) for name, width in widths.items()}
-    shapes["self_attn.o_proj.weight"] = (hidden, heads * head_dim)
-    shapes |= {"mlp.gate_proj.weight": (inner, hidden), "mlp.up_proj.weight": (inner, hidden)}
-    shapes["mlp.down_proj.weight"] = (hidden, inner)
-    biased = _biased(config, family)
-    shapes |= {f"{name}.bias": (shapes[f"{name}.weight"][0],) for unit in UNITS for name in unit if name in biased}
-    if family == "qwen3":
-        shapes |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
-    return shapes | {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
-
-
-def _head_dim(config: Mapping[str, Any], family: str, hidden: int, heads: int) -> int:
-    if config.get("head_dim"):
-        return int(config["head_dim"])
-    return 128 if family == "qwen3" else hidden // heads  # transformers' defaults
-
-
-def _biased(config: Mapping[str, Any], family: str) -> set[str]:
-    if family == "qwen2":  # always on q, k, v; no key says so
-        return set(UNITS[0])
-    names: set[str] = set()
-    if family in ("llama", "qwen3") and config.get("attention_bias"):
-        names |= {*UNITS[0], *UNITS[1]}
-    if family == "llama" and config.get("mlp_bias"):
-        names |= {*UNITS[2], *UNITS[3]}
-    return names
-
-
-def _size(config: Mapping[str, Any], key: str) -> int:
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"config.json {key}", "missing" if value is None else value, "a whole number above 0")
-    return value
 
 
 def _report(num_parameters: int, num_bytes: int, source: Literal["computed", "measured"]) -> SizeReport:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from compress.activations import Activations, Batch, open_activations
 from compress.decoder import Decoder
 from compress.errors import NumericalError
+from compress.families import FULL_PRECISION, Stage, Unit, is_expert, layer_stages
 from compress.folding import feeder_of, fold
-from compress.forward import Twin, Unit, advance, measure_layer, measure_unit, pass_layer
-from compress.gptaq import CrossSum
-from compress.hessian import HessianSum, InputStatistics
+from compress.forward import Measured, Twin, advance, measure_layer, measure_stage, pass_layer, portions
 from compress.job import Job, Target
 from compress.lanes import Solved
 from compress.magnitude import round_to_nearest
@@ -32,7 +31,6 @@ from compress.packing import dense_weight, packed_layout, packed_tensors
 from compress.progress import PartialCheckpoint
 from compress.report import LayerReport
 from compress.scheme import CheckpointFormat
-from compress.size import UNITS
 from compress.solve import SolvedUnit, grid_spec, solve_requests
 
 Progress = Callable[[int, int], None]
@@ -50,23 +48,38 @@ class _Making:
     others: dict[str, Tensor] = field(default_factory=dict)
     reports: list[LayerReport] = field(default_factory=list)
     fallbacks: dict[str, int] = field(default_factory=dict)
+    starved: set[str] = field(default_factory=set)
 
-    def take(self, unit: Unit, solved: SolvedUnit, dense: Mapping[str, Tensor], stored_dtype: torch.dtype) -> None:
+    def take(
+        self,
+        unit: Unit,
+        solved: SolvedUnit,
+        measured: Measured | None,
+        dense: Mapping[str, Tensor],
+        stored_dtype: torch.dtype,
+    ) -> None:
         self.weights |= {name.split(".", 3)[3]: result for name, result in solved.weights.items()}
         if solved.input_scale is not None:
             weights, others = fold(unit, solved.input_scale, dense, self.weights, stored_dtype)
             self.weights |= weights
             self.others |= others
-        self.reports += solved.reports.values()
+        num_tokens = measured.num_tokens if measured else None
+        self.reports += [replace(report, num_tokens=num_tokens) for report in solved.reports.values()]
+        if measured and measured.is_starved and solved.weights:
+            self.starved.add(unit[0].rpartition(".")[0])
         counts = {
             "dampening_raised": sum(factor.num_raised for factor in solved.factors),
             "dead_columns": max((int(factor.dead.sum()) for factor in solved.factors), default=0),
         }
-        self.fallbacks = {cause: self.fallbacks.get(cause, 0) + count for cause, count in counts.items()}
+        if is_expert(unit[0]):
+            counts["experts_with_few_tokens"] = 0
+        self.fallbacks |= {cause: self.fallbacks.get(cause, 0) + count for cause, count in counts.items()}
 
     def finish_layer(self, tensors: Mapping[str, Tensor]) -> None:
+        if "experts_with_few_tokens" in self.fallbacks:
+            self.fallbacks["experts_with_few_tokens"] = len(self.starved)
         self.partial.finish_layer(tensors, self.reports, self.fallbacks)
-        self.weights, self.others, self.reports, self.fallbacks = {}, {}, [], {}
+        self.weights, self.others, self.reports, self.fallbacks, self.starved = {}, {}, [], {}, set()
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ def layout(job: Job, target: Target) -> dict[str, Tensor]:
     """Every tensor of the target's checkpoint, on the meta device, in the order of the model."""
     tensors: dict[str, Tensor] = {}
     for name, shape in job.shapes.items():
-        like = torch.empty(shape, dtype=job.stored_dtype, device="meta")
+        like = torch.empty(shape, dtype=_dtype_of(name, job), device="meta")
         scheme = target.schemes.get(name.removesuffix(".weight"))
         spec = grid_spec(scheme, job.stored_dtype) if scheme else None
         if target.format is CheckpointFormat.PACKED and spec is not None:
@@ -117,7 +130,7 @@ def compress_layers(
         for name in job.shapes:
             if not name.startswith("model.layers."):
                 making.partial.tensors.write(name, _outer_tensor(job, making.target, name, decoder.read(name)))
-    streams = _streams(makings)
+    streams, stages = _streams(makings), layer_stages(job.shapes)
     with _activations(job, decoder, streams, memory_bytes) as activations:
         for index in range(decoder.num_layers):
             if index >= start or activations is not None:
@@ -126,7 +139,7 @@ def compress_layers(
                     layer = decoder.layer(index, dense)
                     if index >= start:
                         twin = Twin(decoder.layer(index, dense), stream.twins) if stream.twins else None
-                        _solve_layer(job, activations, stream, index, layer, dense, twin)
+                        _solve_layer(job, activations, stream, index, stages[index], layer, dense, twin)
                     elif activations is not None:
                         pass_layer(decoder.layer(index, dense), activations, stream.twins)
                         _pass_solved_layer(job, activations, stream, index, layer)
@@ -173,34 +186,53 @@ def _solve_layer(
     activations: Activations | None,
     stream: _Stream,
     index: int,
+    stages: Sequence[Stage],
     layer: nn.Module,
     dense: Mapping[str, Tensor],
     twin: Twin | None,
 ) -> None:
     if activations is None or stream.propagate is Propagate.DENSE:
-        sums = measure_layer(layer, activations, stream.batches) if activations else {}
-        for unit in UNITS:
-            _solve_unit(job, stream, index, unit, dense, sums.pop(unit, None), None)
+        units = [unit for stage in stages for unit in stage]
+        for portion in portions(layer, units):
+            last, sums = portion[-1] == units[-1], {}
+            if activations is not None:
+                sums = measure_layer(layer, activations, stream.batches, portion, leave=last)
+            for unit in portion:
+                _solve_unit(job, stream, index, unit, dense, sums.pop(unit, None))
     else:
-        for unit in UNITS:
-            measured = measure_unit(layer, activations, stream.batches, unit, twin)
-            scale = _solve_unit(job, stream, index, unit, dense, measured.hessian, measured.cross)
-            for making in stream.alive:
-                _put(layer, _changed_tensors(job, making))
-            kept = measured.kept if scale is None else [inputs / scale.to(inputs.dtype) for inputs in measured.kept]
-            advance(layer, activations, stream.batches, unit, kept)
+        for stage in stages:
+            _solve_stage(job, activations, stream, index, stage, layer, dense, twin)
     for making in stream.alive:
         making.finish_layer(_stored_tensors(job, making, index, dense))
 
 
-def _solve_unit(
+def _solve_stage(
     job: Job,
+    activations: Activations,
     stream: _Stream,
     index: int,
-    unit: Unit,
+    stage: Stage,
+    layer: nn.Module,
     dense: Mapping[str, Tensor],
-    total: HessianSum | None,
-    cross: CrossSum | None,
+    twin: Twin | None,
+) -> None:
+    """Measure a stage behind what is compressed, solve it, put the results into the layer and take the batches on."""
+    kept: list[Tensor] = []
+    for portion in portions(layer, stage):
+        measured = measure_stage(layer, activations, stream.batches, portion, twin)
+        for unit in portion:
+            found = measured.pop(unit)
+            scale = _solve_unit(job, stream, index, unit, dense, found)
+            kept = found.kept if scale is None else [inputs / scale.to(inputs.dtype) for inputs in found.kept]
+        for making in stream.alive:
+            _put(layer, _changed_tensors(job, making))
+    advance(layer, activations, stream.batches, stage, kept)
+    if twin is not None:
+        advance(twin.layer, activations, twin.batches, stage)
+
+
+def _solve_unit(
+    job: Job, stream: _Stream, index: int, unit: Unit, dense: Mapping[str, Tensor], measured: Measured | None
 ) -> Tensor | None:
     """Solve one unit for all that measure on the stream; what the last one divides its inputs by, if anything."""
     prefix = f"model.layers.{index}"
@@ -209,7 +241,7 @@ def _solve_unit(
     outcomes: Sequence[SolvedUnit | NumericalError]
     try:
         feeder = feeder_of(unit, dense, job.stored_dtype)
-        inputs = InputStatistics(total.mean(), cross.mean() if cross else None, feeder) if total else None
+        inputs = measured.statistics(feeder) if measured else None
         outcomes = solve_requests(weights, inputs, [making.target.schemes for making in alive], job.stored_dtype)
     except NumericalError as error:
         outcomes = [error] * len(alive)
@@ -218,7 +250,7 @@ def _solve_unit(
         if isinstance(outcome, NumericalError):
             making.partial.fail(NumericalError(f"{prefix} {', '.join(unit)}: {outcome}"))
         else:
-            making.take(unit, outcome, dense, job.stored_dtype)
+            making.take(unit, outcome, measured, dense, job.stored_dtype)
             scale = outcome.input_scale
     return scale
 
@@ -227,6 +259,11 @@ def _changed_tensors(job: Job, making: _Making) -> dict[str, Tensor]:
     """What differs from the dense layer so far, by the name within the layer."""
     weights = {f"{name}.weight": solved.weight for name, solved in making.weights.items()}
     return {name: tensor.to(job.stored_dtype) for name, tensor in (weights | making.others).items()}
+
+
+def _dtype_of(name: str, job: Job) -> torch.dtype:
+    """What a tensor that is not packed is stored in."""
+    return torch.float32 if name.endswith(FULL_PRECISION) else job.stored_dtype
 
 
 def _put(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -251,7 +288,7 @@ def _stored_tensors(job: Job, making: _Making, index: int, dense: Mapping[str, T
         full_name = f"model.layers.{index}.{name}"
         solved = making.weights.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
         if solved is None:
-            tensors[full_name] = making.others.get(name, tensor).to(job.stored_dtype)
+            tensors[full_name] = making.others.get(name, tensor).to(_dtype_of(name, job))
         elif making.target.format is CheckpointFormat.PACKED and solved.codes is not None and solved.grid is not None:
             prefix = full_name.removesuffix("weight")
             packed = packed_tensors(solved.codes, solved.grid)

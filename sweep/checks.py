@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compress.errors import ModelError, SchemeError, nearest_name
+from compress.families import linear_shapes
 from compress.scheme import CheckpointFormat, check_shape
 from compress.servable import dequantized_obstacle, packed_obstacle
-from compress.size import linear_shapes
 from evaluate.benchmarks import BENCHMARKS
 from evaluate.schema import Kind
 from sweep.engine_args import check_engine_kwargs

@@ -22,8 +22,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from compress.calibration import Calibration, Conversation, load_calibration
 from compress.errors import InputError, SchemesFailedError
+from compress.families import linear_shapes
 from compress.scheme import CheckpointFormat, Platform, Scheme
-from compress.size import linear_shapes
 from evaluate.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from sweep.config import BenchmarkConfig, CalibrationConfig, ModelConfig, StudyConfig
 from sweep.errors import CompressionFailed

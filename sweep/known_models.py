@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ModelError, nearest_name
-from compress.size import Shapes, shapes_from_config
+from compress.families import Shapes, shapes_from_config
 from sweep.parsing import show
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
+from compress.families import Shapes, count_parameters, linear_shapes
 from compress.scheme import CheckpointFormat
 from compress.servable import packed_obstacle
-from compress.size import BYTES_PER_VALUE, Shapes, count_parameters, deployable_size, linear_shapes
+from compress.size import BYTES_PER_VALUE, deployable_size
 from evaluate.benchmarks import BENCHMARKS
 from sweep.config import ModelConfig, StudyConfig
 from sweep.engine_args import engine_arguments

@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from compress.families import count_parameters
 from compress.report import load_report
-from compress.size import count_parameters, measured_size, read_header, weight_files
+from compress.size import measured_size, read_header, weight_files
 from evaluate.benchmarks import Benchmark, load_benchmark
 from evaluate.grading import GRADER_VERSION
 from evaluate.regrade import regrade

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from compress.families import linear_shapes
 from compress.scheme import CheckpointFormat, Scheme
 from compress.servable import servable
-from compress.size import linear_shapes
 from sweep.config import ModelConfig, SpaceBlock, StudyConfig, make_scheme
 from sweep.known_models import find_shapes
 

@@ -5,9 +5,10 @@ import pytest
 from compress.allocation import Option
 from compress.budget import WIDTHS, allocate, budget_units, budgeted_shapes, scheme_of_width
 from compress.errors import SchemeError
+from compress.families import count_parameters, shapes_from_config
 from compress.methods import nominal_bits
 from compress.scheme import Scheme
-from compress.size import count_parameters, packed_bytes, shapes_from_config
+from compress.size import packed_bytes
 
 CONFIG = {
     "model_type": "llama",

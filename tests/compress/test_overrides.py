@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 
 from compress.calibration import Calibration
 from compress.errors import SchemeError
+from compress.families import count_parameters, linear_shapes, shapes_from_config
 from compress.overrides import matching
 from compress.pipeline import compress_models
 from compress.rules import module_schemes
 from compress.scheme import Scheme
 from compress.servable import packed_obstacle
-from compress.size import count_parameters, deployable_size, linear_shapes, shapes_from_config
+from compress.size import deployable_size
 from tests.compress.tiny_models import sentences
 
 TEXTS = Calibration(texts=tuple(sentences(8)), num_samples=8, max_seq_length=32)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, CompressedTensorsConfig
 
 from compress.calibration import Calibration
-from compress.decoder import Decoder, pass_unit, unit_inputs
+from compress.decoder import BLOCKS, Decoder, pass_block
 from compress.errors import (
     CalibrationError,
     FormatError,
@@ -25,12 +25,13 @@ from compress.errors import (
     SchemeError,
     SchemesFailedError,
 )
+from compress.families import linear_shapes, shapes_from_config
 from compress.hessian import Factor, factor
 from compress.methods import Propagate
 from compress.pipeline import compress_model, compress_models
 from compress.report import load_report
 from compress.scheme import CheckpointFormat, Method, Scheme
-from compress.size import UNITS, deployable_size, linear_shapes, shapes_from_config
+from compress.size import deployable_size
 from compress.solve import solve_requests
 from tests.compress.tiny_models import sentences
 
@@ -127,8 +128,8 @@ def test_layers_are_walked_as_transformers_runs_them(llama: Path, qwen3: Path) -
         batches = list(decoder.embed(rows))
         for index in range(decoder.num_layers):
             layer = decoder.layer(index, decoder.read_layer(index))
-            for unit in UNITS:
-                batches = [pass_unit(layer, unit, batch, unit_inputs(layer, unit, batch)) for batch in batches]
+            for block in BLOCKS:
+                batches = [pass_block(layer, block, batch)[1] for batch in batches]
         with torch.no_grad():
             ours = [batch.tokens(model.lm_head(model.model.norm(batch.hidden))) for batch in batches]
             alone = [model(torch.tensor([row])).logits[0] for row in sorted(rows, key=len)]

@@ -9,16 +9,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from compress.errors import ModelError
+from compress.families import count_parameters, linear_shapes, shapes_from_config
 from compress.scheme import Scheme
-from compress.size import (
-    count_parameters,
-    deployable_size,
-    linear_shapes,
-    measured_size,
-    packed_bytes,
-    read_header,
-    shapes_from_config,
-)
+from compress.size import deployable_size, measured_size, packed_bytes, read_header
 
 SMALL = {
     "hidden_size": 128,

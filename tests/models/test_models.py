@@ -8,7 +8,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from compress.size import UNITS
+from compress.families import layer_stages
 from evaluate.benchmarks import arithmetic, logic, recall, temporal
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -56,7 +56,7 @@ def test_weights_are_bf16_and_shapes_suit_every_packed_format(folder: Path) -> N
     with safe_open(folder / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118
     shapes = shapes_of(folder)
-    for unit in UNITS:
+    for unit in (unit for stage in layer_stages(shapes)[0] for unit in stage):
         members = [shapes[f"model.layers.0.{name}.weight"] for name in unit]
         assert sum(rows for rows, _ in members) % 128 == 0
         assert all(columns % 128 == 0 for _, columns in members)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.size import shapes_from_config
+from compress.families import shapes_from_config
 from evaluate.benchmarks import Benchmark
 from evaluate.grading import GRADER_VERSION
 from evaluate.schema import Answer, Endpoint, Outcome, Problem, Prompting

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from compress.families import count_parameters, shapes_from_config
 from compress.scheme import CheckpointFormat
-from compress.size import count_parameters, shapes_from_config
 from sweep.config import load_study
 from sweep.known_models import KNOWN_CONFIGS
 from sweep.plan import Plan, make_plan, render_plan

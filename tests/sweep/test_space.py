@@ -7,8 +7,8 @@ from pathlib import Path
 import optuna
 import pytest
 
+from compress.families import linear_shapes
 from compress.scheme import CheckpointFormat, Scheme
-from compress.size import linear_shapes
 from sweep.config import StudyConfig, load_study
 from sweep.known_models import find_shapes
 from sweep.space import TrialConfig, baselines, checkpoint_format, grid, random_trials, suggest
