@@ -1,4 +1,4 @@
-"""The command line: python -m compress run | grid | inspect.
+"""The command line: python -m compress run | grid | distill | inspect.
 
 Exit codes: 0 done, 1 the numbers or the disk did not allow it, 2 a request that cannot be met. torch is imported only
 after everything that can be refused without it has been checked.
@@ -17,12 +17,14 @@ import typer
 from compress import arguments as given
 from compress.arguments import EXIT_CODES, AsJson, ModelFolder, OutFolder
 from compress.calibration import load_calibration
+from compress.distillation import DEFAULT_KD_WEIGHT, Distillation
 from compress.errors import CompressError, InputError, SchemesFailedError
 from compress.grid import load_grid, located
 from compress.methods import parse_width
-from compress.rendering import render_grid, render_report, show_progress
+from compress.rendering import render_grid, render_inspection, render_report, show_progress, show_step
 from compress.report import load_report
 from compress.scheme import Scheme, parse_sparsity
+from compress.traces import load_traces
 
 PROGRAM = "python -m compress"
 INTERRUPTED = 130
@@ -192,6 +194,59 @@ def grid(
     return 1 if failed else 0
 
 
+@app.command(epilog=EXIT_CODES)
+def distill(
+    student: given.StudentFolder,
+    out: OutFolder,
+    traces: given.TracesFile,
+    teacher: given.TeacherFolder = None,
+    kd_weight: given.KdWeight = None,
+    temperature: given.Temperature = 1.0,
+    epochs: given.Epochs = None,
+    num_steps: given.NumSteps = None,
+    learning_rate: given.LearningRate = 1e-4,
+    batch_size: given.BatchSize = 8192,
+    max_seq_length: given.MaxLength = 2048,
+    num_samples: given.NumTraces = None,
+    seed: given.TraceSeed = 0,
+    device: given.DeviceName = None,
+    as_json: AsJson = False,
+) -> int:
+    """Train STUDENT on a teacher's answers, into the new folder OUT; also the way to repair a compressed model.
+
+    Make traces, prune, repair:
+
+    [bold]python -m sweep traces MODEL traces.jsonl --benchmark arithmetic --num-samples 2000[/bold]
+
+    [bold]python -m compress run MODEL PRUNED --method sparsegpt --sparsity 2:4 --calibration traces.jsonl[/bold]
+
+    [bold]python -m compress distill PRUNED OUT --traces traces.jsonl --teacher MODEL --num-steps 500[/bold]
+
+    Prompts do not count, answers do. Zeros of pruned weights stay zeros; weights on a grid of num_bits are not trained,
+    only embeddings, norms, biases and the head around them. One prompt in ten is held out: its loss before and after
+    stands in OUT/compression_report.json.
+    """
+    if kd_weight is None:
+        kd_weight = 0.0 if teacher is None else DEFAULT_KD_WEIGHT
+    settings = Distillation(
+        num_steps=num_steps,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        max_seq_length=max_seq_length,
+        num_samples=num_samples,
+        seed=seed,
+        kd_weight=kd_weight,
+        temperature=temperature,
+    )
+    found = load_traces(traces)
+    from compress.distill import distill_model
+
+    report = distill_model(student, out, found, settings, teacher=teacher, device=device, on_step=show_step)
+    print(json.dumps(report.to_json(), indent=2) if as_json else render_report(report))
+    return 0
+
+
 @app.command()
 def inspect(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A base or a compressed model's folder.")],
@@ -204,16 +259,7 @@ def inspect(
     from compress.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(checkpoint)
-    if as_json:
-        print(json.dumps(found.to_json(), indent=2))
-        return 0
-    print(
-        f"{checkpoint}: {found.model_type}, {found.format}, {found.num_parameters:,} parameters, "
-        f"{found.num_tensors} tensors, {found.served_gb:.6f} GB, {found.stored_bits:.3f} bits a parameter as stored"
-    )
-    if found.report is not None:
-        print(render_report(found.report))
-        print("weights: as the report was written for" if found.unchanged else "weights: CHANGED since the report")
+    print(json.dumps(found.to_json(), indent=2) if as_json else render_inspection(found))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from compress.calibration import MAX_LENGTH, MAX_SAMPLES, MAX_SEED
+from compress.distillation import DEFAULT_EPOCHS, DEFAULT_KD_WEIGHT
 from compress.errors import InputError, nearest_name
 from compress.methods import DEFAULT_PROPAGATE, Method, Propagate
 from compress.scheme import CheckpointFormat, Platform
@@ -75,6 +76,30 @@ MemoryGib = Annotated[
     float | None,
     typer.Option(min=0, help="Host memory for activations; more goes to files. Default: half of what is free."),
 ]
+
+StudentFolder = Annotated[
+    Path, typer.Argument(metavar="STUDENT", help="A base model, or a compressed one (dequantized) to repair.")
+]
+TracesFile = Annotated[
+    Path,
+    typer.Option(metavar="FILE.jsonl", help='Lines of {"messages": [...]}, the answer last, or of {"text": ...}.'),
+]
+TeacherFolder = Annotated[
+    Path | None, typer.Option(metavar="MODEL", help="Loaded beside, to be followed token by token too.")
+]
+KdWeight = Annotated[
+    float | None,
+    typer.Option(help=f"Share of the loss that follows the teacher's distribution. Default: {DEFAULT_KD_WEIGHT}."),
+]
+Temperature = Annotated[float, typer.Option(help="At which the two distributions are compared.")]
+Epochs = Annotated[
+    int | None, typer.Option(help=f"How often each trace is read. Default, without --num-steps: {DEFAULT_EPOCHS}.")
+]
+NumSteps = Annotated[int | None, typer.Option(help="Updates, instead of --epochs.")]
+LearningRate = Annotated[float, typer.Option(help="Peak; small models bear more: 1e-3 at 1 M parameters.")]
+BatchSize = Annotated[int, typer.Option(help="Tokens of an update, prompts included.")]
+NumTraces = Annotated[int | None, typer.Option(help="Draw so many of the traces. Default: all.")]
+TraceSeed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="What is drawn, what is held out, the order.")]
 
 
 def parse_format(name: str) -> CheckpointFormat:

@@ -68,17 +68,10 @@ def load_calibration(path: Path, *, num_samples: int = 128, max_seq_length: int 
     settings: dict[str, Any] = {"num_samples": num_samples, "max_seq_length": max_seq_length, "seed": seed}
     if path.suffix not in (".txt", ".jsonl"):
         raise CalibrationError("calibration", path, "a .txt or a .jsonl file")
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise CalibrationError("calibration", f"{path} ({reason})", "a readable UTF-8 file") from error
-    if not content.strip():
-        raise CalibrationError("calibration", f"{path} (empty)", "a file with text")
+    content = read_text(path, "calibration")
     if path.suffix == ".txt":
         return Calibration(texts=(content,), joined=True, **settings)
-    lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
-    items = [_parse_line(path, number, line) for number, line in lines]
+    items = [parse_line(path, number, line) for number, line in numbered_lines(content)]
     texts = tuple(item for item in items if isinstance(item, str))
     conversations = tuple(item for item in items if not isinstance(item, str))
     if texts and conversations:
@@ -90,11 +83,11 @@ def calibration_rows(calibration: Calibration, tokenizer: PreTrainedTokenizerBas
     """num_samples rows of 1 to max_seq_length token ids. Raises CalibrationError when there are fewer."""
     limit, wanted = calibration.max_seq_length, calibration.num_samples
     if calibration.joined:
-        tokens = _encode(tokenizer, "\n\n".join(calibration.texts))
+        tokens = encode(tokenizer, "\n\n".join(calibration.texts))
         rows = [tokens[start : start + limit] for start in range(0, len(tokens) - limit + 1, limit)]
         found = f"{len(rows)} rows of {limit} tokens ({len(tokens)} tokens in all)"
     else:
-        items = [_encode(tokenizer, text) for text in calibration.texts]
+        items = [encode(tokenizer, text) for text in calibration.texts]
         items += [_encode_conversation(tokenizer, conversation) for conversation in calibration.conversations]
         rows = [item[:limit] for item in items if item]
         found = f"{len(rows)} items"
@@ -103,7 +96,25 @@ def calibration_rows(calibration: Calibration, tokenizer: PreTrainedTokenizerBas
     return random.Random(calibration.seed).sample(rows, wanted)
 
 
-def _parse_line(path: Path, number: int, line: str) -> str | tuple[Mapping[str, str], ...]:
+def read_text(path: Path, key: str) -> str:
+    """The file's text. Raises CalibrationError that names `key` for one that is unreadable or empty."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise CalibrationError(key, f"{path} ({reason})", "a readable UTF-8 file") from error
+    if not content.strip():
+        raise CalibrationError(key, f"{path} (empty)", "a file with text")
+    return content
+
+
+def numbered_lines(content: str) -> list[tuple[int, str]]:
+    """The lines that hold something, numbered from 1."""
+    return [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+
+
+def parse_line(path: Path, number: int, line: str) -> str | tuple[Mapping[str, str], ...]:
+    """The `text` or the `messages` of one line of a .jsonl file. Raises CalibrationError that names file and line."""
     where, must = f"{path} line {number}", 'a JSON object with "text" or "messages"'
     try:
         item = json.loads(line)
@@ -122,12 +133,18 @@ def _is_message(message: object) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> list[int]:
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> list[int]:
+    """Token ids; special: with those that the tokenizer puts around a text by itself."""
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
 def _encode_conversation(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[int]:
-    """The tokens a served model would see and write: the prompt from the chat template, then the reply word for word.
+    return encode(tokenizer, "".join(prompt_and_reply(tokenizer, conversation)), special=False)
+
+
+def prompt_and_reply(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> tuple[str, str]:
+    """The text a served model would see and what it would write: the prompt from the chat template, then the reply word
+    for word, empty where the last message is not the assistant's. Raises CalibrationError without a template.
 
     The template is not asked to render the reply, because many of them cut the thinking out of it.
     """
@@ -135,9 +152,9 @@ def _encode_conversation(tokenizer: PreTrainedTokenizerBase, conversation: Conve
         raise CalibrationError("calibration", "messages", "text: this model's tokenizer has no chat template")
     messages = [dict(message) for message in conversation]
     if messages[-1]["role"] != "assistant":
-        return _encode(tokenizer, str(tokenizer.apply_chat_template(messages, tokenize=False)), special=False)
+        return str(tokenizer.apply_chat_template(messages, tokenize=False)), ""
     prompt = str(tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
     reply = messages[-1]["content"]
     if prompt.rstrip().endswith("<think>"):  # the template has opened the thinking already
         reply = reply.removeprefix("<think>").removeprefix("\n")
-    return _encode(tokenizer, prompt + reply, special=False)
+    return prompt, reply

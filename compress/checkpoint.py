@@ -71,13 +71,14 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 @contextmanager
-def whole_folders(outs: Sequence[Path], key: str) -> Iterator[list[Path]]:
+def whole_folders(outs: Sequence[Path], key: str, *, resumable: bool = True) -> Iterator[list[Path]]:
     """A temporary sibling of each of `outs` to write into, until publish() makes it appear whole.
 
     When the block ends, by an error too, what was not published is removed. Only a process that is killed or
     interrupted (Ctrl-C) leaves its folders: the next one that asks for the same `key`, which names everything that
     decides the bytes, goes on with them; one with another key removes them. Those of living processes and other hosts
-    are left alone. Raises InputError when one of `outs` exists already.
+    are left alone. resumable: whether what an interrupt leaves is of use; else it is removed too. Raises InputError
+    when one of `outs` exists already.
     """
     folders: list[Path] = []
     interrupted = False
@@ -88,7 +89,7 @@ def whole_folders(outs: Sequence[Path], key: str) -> Iterator[list[Path]]:
             folders.append(_take_over(out, key))
         yield folders
     except (KeyboardInterrupt, SystemExit):
-        interrupted = True
+        interrupted = resumable
         raise
     finally:
         for folder in [] if interrupted else folders:

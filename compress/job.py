@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from compress.budget import allocate, budgeted_shapes
 from compress.calibration import Calibration, calibration_rows
 from compress.checkpoint import check_weights, read_config
-from compress.errors import CalibrationError, FormatError, InputError, ModelError
+from compress.devices import default_platform, parse_device
+from compress.errors import CalibrationError, FormatError, ModelError
 from compress.families import Shapes, linear_shapes
 from compress.methods import Allocation
 from compress.rules import module_schemes
@@ -77,7 +78,7 @@ def check_job(
         )
         for out, scheme, format in zip(outs, schemes, formats, strict=True)
     )
-    chosen_device = _parse_device(device)
+    chosen_device = parse_device(device)
     rows = _tokenize(model, config, calibration) if calibration else []
     return Job(model, targets, config, shapes, calibration, rows, chosen_device, _stored_dtype(config))
 
@@ -111,7 +112,7 @@ def choose_format(
     wanted: CheckpointFormat, scheme: Scheme, platform: Platform | None, shapes: Shapes
 ) -> CheckpointFormat:
     """PACKED or DEQUANTIZED. Raises FormatError when packed is wanted and the platform's vLLM would not load it."""
-    obstacle = packed_obstacle(scheme, platform or _default_platform(), linear_shapes(shapes))
+    obstacle = packed_obstacle(scheme, platform or default_platform(), linear_shapes(shapes))
     if wanted is CheckpointFormat.PACKED and obstacle is not None:
         raise FormatError("format", "packed", f"auto or dequantized here: {obstacle}")
     inputs_obstacle = dequantized_obstacle(scheme)
@@ -122,27 +123,6 @@ def choose_format(
     return wanted
 
 
-def _default_platform() -> Platform:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _parse_device(device: str | None) -> torch.device:
-    import torch
-
-    name = device or _default_platform()
-    try:
-        parsed = torch.device(name)
-    except RuntimeError:
-        raise InputError("device", name, "cpu, cuda or cuda:N") from None
-    if parsed.type not in ("cpu", "cuda"):
-        raise InputError("device", name, "cpu, cuda or cuda:N")
-    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
-        raise InputError("device", name, f"one of the {torch.cuda.device_count()} CUDA devices that torch sees, or cpu")
-    return parsed
-
-
 def _stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
     import torch
 
@@ -151,14 +131,20 @@ def _stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
 
 
 def _tokenize(model: Path, config: Mapping[str, Any], calibration: Calibration) -> list[list[int]]:
-    rows = calibration_rows(calibration, _load_tokenizer(model))
-    largest = max(map(max, rows))
-    if largest >= config["vocab_size"]:
-        raise ModelError(f"{model} tokenizer", f"giving token {largest}", f"below vocab_size {config['vocab_size']}")
+    rows = calibration_rows(calibration, load_tokenizer(model))
+    check_tokens(model, config, rows)
     return rows
 
 
-def _load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
+def check_tokens(model: Path, config: Mapping[str, Any], rows: Iterable[Sequence[int]]) -> None:
+    """Raises ModelError for a token that the model's embedding does not have."""
+    largest = max(map(max, rows))
+    if largest >= config["vocab_size"]:
+        raise ModelError(f"{model} tokenizer", f"giving token {largest}", f"below vocab_size {config['vocab_size']}")
+
+
+def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Raises ModelError where transformers cannot load it."""
     from transformers import AutoTokenizer
 
     try:

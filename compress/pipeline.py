@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from compress.checkpoint import (
     whole_folders,
     write_config,
 )
+from compress.devices import peak_memory_gib
 from compress.errors import InputError, NumericalError, SchemesFailedError
 from compress.families import routers_of
 from compress.job import Job, Target, check_job
@@ -133,7 +133,8 @@ def _existing(target: Target, base_fingerprint: str, job: Job) -> CompressionRep
     if report is not None:
         asked = (base_fingerprint, target.scheme, target.format, _calibration_hash(target.scheme, job.calibration))
         measured_on = (report.calibration or {}).get("content_hash") if target.scheme.needs_calibration else None
-        if asked == (report.base_fingerprint, report.scheme, report.format, measured_on):
+        found = (report.base_fingerprint, report.scheme, report.format, measured_on)
+        if asked == found and report.distillation is None:
             return report
     raise InputError("OUT", target.out, "a folder that does not exist yet, or of the same request")
 
@@ -224,7 +225,7 @@ def _report(done: _Pass, target: Target, partial: PartialCheckpoint) -> Compress
         weights_fingerprint=weights_fingerprint(folder),
         device=str(job.device),
         seconds=done.seconds,
-        peak_memory_gib=_peak_memory(job.device) / 2**30,
+        peak_memory_gib=peak_memory_gib(job.device),
         num_schemes=len(job.targets),
         activations=done.activations,
         base_fingerprint=done.base_fingerprint,
@@ -258,10 +259,3 @@ def _calibration_hash(scheme: Scheme, calibration: Calibration | None) -> str | 
 def _describe(calibration: Calibration, rows: Sequence[Sequence[int]]) -> Mapping[str, Any]:
     settings = {key: getattr(calibration, key) for key in ("num_samples", "max_seq_length", "seed")}
     return {"content_hash": calibration.content_hash, **settings, "num_tokens": sum(map(len, rows))}
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the device's tensors on CUDA, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from compress.distillation import DistillationReport
 from compress.errors import ModelError
 from compress.methods import Width
 from compress.scheme import CheckpointFormat, Scheme
@@ -37,11 +38,13 @@ class CompressionReport:
     sparsity: share of the compressed weights that were pruned. fallbacks: {cause: how often}. calibration: its
     content hash, settings and tokens. seconds: of the pass, from which num_schemes came at once. activations: where
     they were kept. peak_memory_gib: of the device that solved. base_fingerprint: of the model that was compressed.
-    nominal_bits: mean bits of a code, scales left out. widths: what a budget gave each weight.
+    nominal_bits: mean bits of a code, scales left out. widths: what a budget gave each weight. distillation: what was
+    learned afterwards; scheme is None where nothing was compressed before, and loss, layers and seconds are those of
+    the compression where something was.
     """
 
     model: str
-    scheme: Scheme
+    scheme: Scheme | None
     format: CheckpointFormat
     num_parameters: int
     num_bytes: int
@@ -63,22 +66,29 @@ class CompressionReport:
     base_fingerprint: str | None = None
     nominal_bits: float | None = None
     widths: Mapping[str, Width] | None = None
+    distillation: DistillationReport | None = None
+
+    @property
+    def method(self) -> str:
+        """What made the weights last: distill, or the scheme's method."""
+        return "distill" if self.distillation is not None or self.scheme is None else str(self.scheme.method)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; from_json reads them back."""
-        values = asdict(self)
-        name = self.scheme.name
-        return values | {"scheme": {"name": name, **self.scheme.to_json()}, "format": str(self.format)}
+        scheme = None if self.scheme is None else {"name": self.scheme.name, **self.scheme.to_json()}
+        return {"method": self.method, **asdict(self), "scheme": scheme, "format": str(self.format)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CompressionReport:
         """Raises KeyError, TypeError or SchemeError when the mapping is no report."""
-        scheme = {key: value for key, value in values["scheme"].items() if key != "name"}
+        scheme = values["scheme"] and {key: value for key, value in values["scheme"].items() if key != "name"}
+        distillation = values.get("distillation")
         layers = tuple(LayerReport(**layer) for layer in values["layers"])
         return cls(
             **{
-                **values,
-                "scheme": Scheme.from_json(scheme),
+                **{key: value for key, value in values.items() if key != "method"},
+                "scheme": scheme and Scheme.from_json(scheme),
+                "distillation": distillation and DistillationReport(**distillation),
                 "format": CheckpointFormat(values["format"]),
                 "layers": layers,
             }

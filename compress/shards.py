@@ -21,6 +21,7 @@ from compress.size import read_header, weight_files
 
 MAX_SHARD_BYTES = 4_000_000_000
 _DTYPE_NAMES = {
+    torch.float64: "F64",
     torch.float32: "F32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
@@ -39,6 +40,10 @@ class TensorReader:
     def __init__(self, folder: Path) -> None:
         self._paths = {name: path for path in weight_files(folder) for name in read_header(path)}
         self._files: dict[Path, Any] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return list(self._paths)
 
     def read(self, name: str) -> Tensor:
         from safetensors import safe_open

@@ -189,12 +189,15 @@ def _served(model: Path, log_folder: Path, num_gpus: float) -> Iterator[Endpoint
 
 
 def _line(question: str, answer: Answer) -> str:
-    """One conversation, the reply as the model wrote it: thinking that a server split off is put back."""
+    """One conversation, the reply as the model wrote it: thinking that a server split off is put back. A reply that was
+    cut says so, lest a student of the traces learns to stop there.
+    """
     reply = answer.completion or ""
     if answer.reasoning:
         reply = f"<think>\n{answer.reasoning.strip()}\n</think>\n{reply}"
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    return json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
+    line = {"messages": messages, "finish_reason": answer.finish_reason}
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _place(answer: Answer) -> bytes:

@@ -1,0 +1,44 @@
+"""Where work is done: which device, and how much memory it took. torch is imported when it is asked."""
+
+from __future__ import annotations
+
+import resource
+from typing import TYPE_CHECKING
+
+from compress.errors import InputError
+from compress.scheme import Platform
+
+if TYPE_CHECKING:
+    import torch
+
+
+def default_platform() -> Platform:
+    """cuda where this machine has it."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def parse_device(device: str | None) -> torch.device:
+    """The device of that name, or this machine's best. Raises InputError for one that is not there."""
+    import torch
+
+    name = device or default_platform()
+    try:
+        parsed = torch.device(name)
+    except RuntimeError:
+        raise InputError("device", name, "cpu, cuda or cuda:N") from None
+    if parsed.type not in ("cpu", "cuda"):
+        raise InputError("device", name, "cpu, cuda or cuda:N")
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
+        raise InputError("device", name, f"one of the {torch.cuda.device_count()} CUDA devices that torch sees, or cpu")
+    return parsed
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Of the device's tensors on CUDA, of the whole process on a CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
