@@ -228,20 +228,21 @@ def _report(
     weight: Tensor,
     outcome: _Outcome,
     inputs: InputStatistics | None,
-    energy: float | None,
+    energy: Tensor | None,
     stored_dtype: torch.dtype,
 ) -> LayerReport:
     result, used = outcome.weights[name], outcome.factor
     stored = result.weight.to(stored_dtype).to(weight.dtype)
     error = weight - (stored if outcome.input_scale is None else stored / outcome.input_scale)
-    loss = None
-    if inputs is not None:
-        lost = output_energy(error, inputs.hessian)
-        loss = lost / energy if energy else lost
+    lost = output_energy(error, inputs.hessian) if inputs else error.new_zeros(())
+    kept = error.new_ones(()) if result.keep_mask is None else result.keep_mask.sum() / weight.numel()
+    norm, changed = weight.square().sum().clamp(min=1e-30), error.square().sum()
+    numbers = (lost, lost.new_ones(()) if energy is None else energy, changed / norm, kept)
+    lost_energy, whole, weight_error, kept_share = torch.stack([number.double() for number in numbers]).tolist()
     return LayerReport(
         name=name,
-        loss=loss,
-        weight_error=float(error.square().sum() / weight.square().sum().clamp(min=1e-30)),
-        sparsity=0.0 if result.keep_mask is None else 1 - float(result.keep_mask.float().mean()),
+        loss=None if inputs is None else lost_energy / (whole or 1.0),
+        weight_error=weight_error,
+        sparsity=1 - kept_share,
         dampening_frac=used.dampening_frac if used else None,
     )
