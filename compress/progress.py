@@ -5,13 +5,11 @@ comes after a killed process goes on behind the last one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from compress.errors import NumericalError
 from compress.report import LayerReport
@@ -58,12 +56,8 @@ class PartialCheckpoint:
         text = "".join(json.dumps(line) + "\n" for line in self._lines)
         (self.folder / _NAME).write_text(text, encoding="utf-8")
 
-    def finish_layer(
-        self, tensors: Mapping[str, Tensor], reports: list[LayerReport], fallbacks: Mapping[str, int]
-    ) -> None:
-        """Write a layer's tensors, then note that they are there."""
-        for name, tensor in tensors.items():
-            self.tensors.write(name, tensor)
+    def finish_layer(self, reports: Sequence[LayerReport], fallbacks: Mapping[str, int]) -> None:
+        """Note that all tensors of a layer are written."""
         self._note({"reports": [asdict(report) for report in reports], "fallbacks": dict(fallbacks)})
 
     def fail(self, failure: NumericalError) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from compress.job import Job, Target
 from compress.lanes import Solved
 from compress.magnitude import round_to_nearest
 from compress.methods import Method, Propagate
+from compress.outbox import Outbox
 from compress.packing import dense_weight, packed_layout, packed_tensors
 from compress.progress import PartialCheckpoint
 from compress.report import LayerReport
@@ -34,12 +36,14 @@ from compress.scheme import CheckpointFormat
 from compress.solve import SolvedUnit, grid_spec, solve_requests
 
 Progress = Callable[[int, int], None]
+# Weights, of all schemes together, that are solved at once; on the way each takes about 16 bytes.
+SOLVED_WEIGHTS = 3 << 29
 
 
 @dataclass
 class _Making:
     """One target under way: its partial checkpoint, and what the layer at hand has become so far: weights by their name
-    within the layer, others: tensors that take the division of a unit's inputs.
+    within the layer, others: tensors that take the division of a unit's inputs; sent: those on their way to the files.
     """
 
     target: Target
@@ -49,6 +53,7 @@ class _Making:
     reports: list[LayerReport] = field(default_factory=list)
     fallbacks: dict[str, int] = field(default_factory=dict)
     starved: set[str] = field(default_factory=set)
+    sent: set[str] = field(default_factory=set)
 
     def take(
         self,
@@ -75,11 +80,21 @@ class _Making:
             counts["experts_with_few_tokens"] = 0
         self.fallbacks |= {cause: self.fallbacks.get(cause, 0) + count for cause, count in counts.items()}
 
-    def finish_layer(self, tensors: Mapping[str, Tensor]) -> None:
+    def send(self, job: Job, outbox: Outbox, index: int, dense: Mapping[str, Tensor]) -> None:
+        """What of the layer `dense` holds goes to the files, as it stands in the checkpoint, and is let go."""
+        tensors = _stored_tensors(job, self, index, {name: dense[name] for name in dense if name not in self.sent})
+        for name, tensor in tensors.items():
+            outbox.write(self.partial.tensors, name, tensor)
+        self.sent |= set(dense)
+        for name in dense:
+            self.weights.pop(name.removesuffix(".weight"), None)
+
+    def finish_layer(self, outbox: Outbox) -> None:
         if "experts_with_few_tokens" in self.fallbacks:
             self.fallbacks["experts_with_few_tokens"] = len(self.starved)
-        self.partial.finish_layer(tensors, self.reports, self.fallbacks)
-        self.weights, self.others, self.reports, self.fallbacks, self.starved = {}, {}, [], {}, set()
+        outbox.then(partial(self.partial.finish_layer, self.reports, self.fallbacks))
+        self.weights, self.others, self.reports, self.fallbacks = {}, {}, [], {}
+        self.starved, self.sent = set(), set()
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ def compress_layers(
             if not name.startswith("model.layers."):
                 making.partial.tensors.write(name, _outer_tensor(job, making.target, name, decoder.read(name)))
     streams, stages = _streams(makings), layer_stages(job.shapes)
-    with _activations(job, decoder, streams, memory_bytes) as activations:
+    with _activations(job, decoder, streams, memory_bytes) as activations, Outbox(job.device) as outbox:
         for index in range(decoder.num_layers):
             if index >= start or activations is not None:
                 dense = decoder.read_layer(index)
@@ -139,7 +154,7 @@ def compress_layers(
                     layer = decoder.layer(index, dense)
                     if index >= start:
                         twin = Twin(decoder.layer(index, dense), stream.twins) if stream.twins else None
-                        _solve_layer(job, activations, stream, index, stages[index], layer, dense, twin)
+                        _solve_layer(job, outbox, activations, stream, index, stages[index], layer, dense, twin)
                     elif activations is not None:
                         pass_layer(decoder.layer(index, dense), activations, stream.twins)
                         _pass_solved_layer(job, activations, stream, index, layer)
@@ -183,6 +198,7 @@ def _pass_solved_layer(job: Job, activations: Activations, stream: _Stream, inde
 
 def _solve_layer(
     job: Job,
+    outbox: Outbox,
     activations: Activations | None,
     stream: _Stream,
     index: int,
@@ -198,16 +214,18 @@ def _solve_layer(
             if activations is not None:
                 sums = measure_layer(layer, activations, stream.batches, portion, leave=last)
             for unit in portion:
-                _solve_unit(job, stream, index, unit, dense, sums.pop(unit, None))
+                _solve_unit(job, outbox, stream, index, unit, dense, sums.pop(unit, None), at_once=True)
     else:
         for stage in stages:
-            _solve_stage(job, activations, stream, index, stage, layer, dense, twin)
+            _solve_stage(job, outbox, activations, stream, index, stage, layer, dense, twin)
     for making in stream.alive:
-        making.finish_layer(_stored_tensors(job, making, index, dense))
+        making.send(job, outbox, index, dense)
+        making.finish_layer(outbox)
 
 
 def _solve_stage(
     job: Job,
+    outbox: Outbox,
     activations: Activations,
     stream: _Stream,
     index: int,
@@ -222,7 +240,7 @@ def _solve_stage(
         measured = measure_stage(layer, activations, stream.batches, portion, twin)
         for unit in portion:
             found = measured.pop(unit)
-            scale = _solve_unit(job, stream, index, unit, dense, found)
+            scale = _solve_unit(job, outbox, stream, index, unit, dense, found, at_once=False)
             kept = found.kept if scale is None else [inputs / scale.to(inputs.dtype) for inputs in found.kept]
         for making in stream.alive:
             _put(layer, _changed_tensors(job, making))
@@ -232,27 +250,47 @@ def _solve_stage(
 
 
 def _solve_unit(
-    job: Job, stream: _Stream, index: int, unit: Unit, dense: Mapping[str, Tensor], measured: Measured | None
+    job: Job,
+    outbox: Outbox,
+    stream: _Stream,
+    index: int,
+    unit: Unit,
+    dense: Mapping[str, Tensor],
+    measured: Measured | None,
+    *,
+    at_once: bool,
 ) -> Tensor | None:
-    """Solve one unit for all that measure on the stream; what the last one divides its inputs by, if anything."""
+    """Solve one unit for all that measure on the stream; what the last one divides its inputs by, if anything. at_once:
+    results go to the files now, but for those that a later unit may still divide.
+    """
     prefix = f"model.layers.{index}"
     weights = {f"{prefix}.{name}": dense[f"{name}.weight"].float() for name in unit}
-    alive = stream.alive
-    outcomes: Sequence[SolvedUnit | NumericalError]
-    try:
-        feeder = feeder_of(unit, dense, job.stored_dtype)
-        inputs = measured.statistics(feeder) if measured else None
-        outcomes = solve_requests(weights, inputs, [making.target.schemes for making in alive], job.stored_dtype)
-    except NumericalError as error:
-        outcomes = [error] * len(alive)
-    scale = None
-    for making, outcome in zip(alive, outcomes, strict=True):
-        if isinstance(outcome, NumericalError):
-            making.partial.fail(NumericalError(f"{prefix} {', '.join(unit)}: {outcome}"))
-        else:
+    inputs, scale = None, None
+    for makings in _solved_at_once(stream.alive, weights):
+        outcomes: Sequence[SolvedUnit | NumericalError]
+        try:
+            if measured and inputs is None:
+                inputs = measured.statistics(feeder_of(unit, dense, job.stored_dtype))
+            outcomes = solve_requests(weights, inputs, [making.target.schemes for making in makings], job.stored_dtype)
+        except NumericalError as error:
+            outcomes = [error] * len(makings)
+        for making, outcome in zip(makings, outcomes, strict=True):
+            if isinstance(outcome, NumericalError):
+                outbox.flush()  # the layers before come first
+                making.partial.fail(NumericalError(f"{prefix} {', '.join(unit)}: {outcome}"))
+                continue
             making.take(unit, outcome, measured, dense, job.stored_dtype)
             scale = outcome.input_scale
+            if at_once and making.target.scheme.method is not Method.AWQ:
+                making.send(job, outbox, index, {name: dense[name] for name in map("{}.weight".format, unit)})
     return scale
+
+
+def _solved_at_once(makings: Sequence[_Making], weights: Mapping[str, Tensor]) -> Iterator[Sequence[_Making]]:
+    """Makings in their order, as many at a time as SOLVED_WEIGHTS allow."""
+    count = max(1, SOLVED_WEIGHTS // sum(weight.numel() for weight in weights.values()))
+    for start in range(0, len(makings), count):
+        yield makings[start : start + count]
 
 
 def _changed_tensors(job: Job, making: _Making) -> dict[str, Tensor]:
