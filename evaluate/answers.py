@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 # Characters that only look different: full-width and mathematical digits and letters, no-break spaces.
 _FOLDED = ("<wide>", "<narrow>", "<font>", "<noBreak>")
+_UNSEEN = dict.fromkeys(
+    [0x00AD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), 0x2060, 0xFEFF]
+)  # soft hyphen, zero width
 _PUNCTUATION = str.maketrans("‘’‚′“”„‐‑‒–—−。", "''''\"\"\"------.")
 _SPECIAL_TOKEN = re.compile(r"<[|｜][^|｜<>]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|end_of_turn)>|\[/?INST\]")
 _MOST_WRAPPERS = 100  # a text with more of them is a loop; each costs a pass over it
-_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
+_HEAD, _TAIL = 2_000, 10_000  # characters of a long text that are read: an answer stands at the beginning or the end
+_OPENED, _CLOSED = re.compile(r"<answer>", re.I), re.compile(r"</answer>", re.I)
 _STRAY_TAG = re.compile(r"</?(?:think|answer)>", re.I)
 _BOX = re.compile(  # "\\x08oxed" and "boxed{" are what is left of \\boxed where a backslash was taken for an escape
     r"(?:\\(?:boxed|fbox|framebox(?:\s*\[[^\]]*\]){0,2})|\x08oxed|(?<![\\A-Za-z])boxed(?=\s*\{))"
@@ -28,7 +32,7 @@ _WRAPPER = re.compile(
 _TEX_SPACE = re.compile(r"\\\\|\\[,;:!>]|\\ |~|\\(?:q?quad|(?:display|text|script)style)(?![A-Za-z])")
 _TEX_INVISIBLE = re.compile(
     r"\\[hv]?phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:left|right|[bB]igg?[lr]?|tiny|small|normalsize"
-    r"|[lL]arge|LARGE|[hH]uge|bf|rm|it|sf|tt|bfseries|mathstrut|limits)(?![A-Za-z])|[_^]\{\s*\}"
+    r"|[lL]arge|LARGE|[hH]uge|bf|rm|it|sf|tt|bfseries|mathstrut|limits|checkmark|blacksquare)(?![A-Za-z])|[_^]\{\s*\}"
 )
 _DELIMITER = re.compile(r"(?<!\\)\$+|\\[()\[\]]")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')*\]]*\s+(?=[^a-z\s])|\n+")
@@ -45,7 +49,8 @@ _MARKDOWN = re.compile(
     r"\*{2,}|_{2,}|`+(?:[a-z]+\n)?|(?<!\S)\*(?=\S)|(?<=\S)\*(?![\w(\\$])|^[ \t]*\*[ \t]+|^\s*(?:#+|>)\s*", re.M
 )
 _UNDERLINED = re.compile(r"(?<![\w\\_])_([^_\n]{1,60})_(?![\w_])")
-_HEADING = re.compile(r"^[\W_]*(?:the\s+)?(?:final\s+|correct\s+)?answer[\W_]*$", re.I | re.M)
+_HEADING = re.compile(r"^[\W_]{0,40}(?:the\s+)?(?:final\s+|correct\s+)?answer[\W_]{0,40}$", re.I | re.M)
+_BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
 _PLACEHOLDER = re.compile(r"^\W*(?:(?:(?:your|my|the|final)\s+)*answer(?:\s+here)?|\\[lc]?dots)?\W*$", re.I)
@@ -56,6 +61,9 @@ _REJECTED_AFTER = re.compile(
     r"(?:wrong|incorrect|invalid|impossible|not\b(?! (?:only|just)))|(?:would )?(?:violates?|contradicts?|fails?)\b"
     r"|(?:does|can|would)(?: not|n't)\b))",
     re.I,
+)
+_HYPOTHETICAL = re.compile(
+    r"\b(?:if|had|were)\b[^.\n]{0,120}\bwould (?:be|have been|become|give|equal)\s*[\s$*(\\]*$", re.I
 )
 _CORRECTION = re.compile(
     r"\b(?:wait|actually|correction|sorry|oops|scratch that|my mistake|on (?:second thoughts?|reflection)"
@@ -96,6 +104,7 @@ def fold(text: str) -> str:
     """Replaces characters that only look different from ASCII ones: full-width digits, curly quotes, dashes."""
     if text.isascii():
         return text
+    text = text.translate(_UNSEEN)
     folded = (unicodedata.normalize("NFKC", c) if unicodedata.decomposition(c).startswith(_FOLDED) else c for c in text)
     return unicodedata.normalize("NFC", "".join(folded)).translate(_PUNCTUATION)
 
@@ -114,20 +123,26 @@ def final_text(completion: str) -> str:
     closed is cut off.
     """
     text = fold(_SPECIAL_TOKEN.sub("", completion.rpartition("</think>")[2]))
-    before, opened, _ = text.partition("<think>")
-    text = before if opened and before.strip() else text
-    tagged = [t for t in _ANSWER_TAG.findall(text) if t.strip()]
+    before, opening, _ = text.partition("<think>")
+    text = before if opening and before.strip() else text
+    inside = [t for piece in _CLOSED.split(text)[:-1] for t in _OPENED.split(piece, maxsplit=1)[1:]]
+    tagged = [t for t in inside if t.strip()]
     return _STRAY_TAG.sub("", tagged[-1] if tagged else text).strip()
+
+
+def both_ends(text: str) -> str:
+    """Returns what is read of a text: all of it, or its first 2,000 and last 10,000 characters, however long it is."""
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n\n{text[-_TAIL:]}"
 
 
 def find_boxes(text: str) -> list[Span]:
     r"""Finds \boxed{...}, \fbox{...}, \framebox{...} and \boxed 33, outermost only, braces balanced."""
     boxes: list[Span] = []
-    position = 0
+    position, closing = 0, _closing_braces(text)
     while match := _BOX.search(text, position):
         position = match.end()
         if match[1]:
-            end = _closing_brace(text, match.end())
+            end = closing.get(match.end(), _line_end(text, match.end()))
             boxes.append(Span(text[match.end() : end], match.start(), position := min(end + 1, len(text))))
         else:
             boxes.append(Span(match[2], match.start(), position))
@@ -138,7 +153,8 @@ def committed_boxes(text: str, placeholder: re.Pattern[str] = _PLACEHOLDER) -> l
     r"""Returns the content of the last box that is meant: one, none, or several that "or" or a comma joins.
 
     Left aside are boxes that echo the prompt ("\boxed{your answer}"), that are taken back before ("not \boxed{4}")
-    or after ("\boxed{4} is wrong"), and that are asked about ("\boxed{4}?").
+    or after ("\boxed{4} is wrong"), and that are asked about ("\boxed{4}?"); where others are left, also those of
+    another question ("if order mattered, it would be \boxed{4}").
     """
     kept = [
         box
@@ -147,6 +163,7 @@ def committed_boxes(text: str, placeholder: re.Pattern[str] = _PLACEHOLDER) -> l
         and not _REJECTED_BEFORE.search(text[max(0, box.start - 40) : box.start])
         and not _REJECTED_AFTER.match(text[box.end :])
     ]
+    kept = [b for b in kept if not _HYPOTHETICAL.search(text[max(0, b.start - 200) : b.start])] or kept
     meant = kept[-1:]
     for box in reversed(kept[:-1]):
         if not _BETWEEN_CANDIDATES.match(text[box.end : meant[0].start]):
@@ -163,15 +180,27 @@ def after_correction(text: str) -> str:
 
 def _closing_brace(text: str, start: int) -> int:
     """Position of the brace that closes the one before `start`; the end of the line when none does."""
-    depth, i = 1, start
-    while i < len(text):
-        if text[i] == "\\":
-            i += 1
-        elif text[i] in "{}":
-            depth += 1 if text[i] == "{" else -1
-            if depth == 0:
-                return i
-        i += 1
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.start()
+    return _line_end(text, start)
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where the brace that ends before a position is closed, for all that are."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.end())
+        elif brace[0] == "}" and opened:
+            closing[opened.pop()] = brace.start()
+    return closing
+
+
+def _line_end(text: str, start: int) -> int:
     line_end = text.find("\n", start)
     return len(text) if line_end < 0 else line_end
 

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from evaluate.answer_types import AnswerType, invalid_reference, read
-from evaluate.answers import Reading, final_text, thinking_of
+from evaluate.answers import Reading, both_ends, final_text, thinking_of
 from evaluate.lenient import Accepted, lenient_rule, symbolic_opinion
 from evaluate.schema import Grade, Outcome
 from evaluate.spans import best_f1
 
 __all__ = ["GRADER_VERSION", "AnswerType", "grade", "invalid_reference"]
 
-GRADER_VERSION = "2"  # raised whenever a stored answer could be graded differently
+GRADER_VERSION = "3"  # raised whenever a stored answer could be graded differently
 
 _TRUNCATED = frozenset({"length", "max_tokens", "max_length", "model_length"})
 _BROKEN_OFF = frozenset({"abort", "aborted", "cancelled", "error", "content_filter"})
@@ -50,7 +50,8 @@ def grade(
         return Grade(Outcome.ERROR, None, "null_completion" if completion is None else f"finish_{reason}")
     references = (reference,) if isinstance(reference, str) else tuple(reference)
     accepted = Accepted(answer_type, references, options, conclusion)
-    text = final_text(completion)
+    tail = final_text(completion)
+    text = both_ends(tail)
     reading = read(answer_type, text, options) if text else Reading(None, "empty")
     opinion = symbolic_opinion(accepted, reading)
     outcome = _outcome(accepted, reading)
@@ -59,7 +60,7 @@ def grade(
         rule += "_disputed"
     verdict = Grade(outcome, reading.answer, rule)
     if is_span:
-        verdict = replace(verdict, f1=best_f1(reading.answer, references), tail_f1=best_f1(text, references))
+        verdict = replace(verdict, f1=best_f1(reading.answer, references), tail_f1=best_f1(tail, references))
     if outcome is Outcome.CORRECT:
         return verdict
     more = lenient_rule(accepted, reading, text, thinking_of(completion), opinion)

@@ -52,6 +52,8 @@ _PLACEHOLDER = re.compile(
     r"|[nxNX]|X+|A+|\\[lc]?dots)?\W*$",
     re.I,
 )
+_FINAL_ANSWER = re.compile(r"^[\W_]{0,40}(?:the\s+)?final answer\b", re.I | re.M)
+_DISPLAYED = re.compile(r"\s*(?:\\\[|\$\$)\s*([^$\n]*?)\s*(?:\\\]|\$\$)")
 _HASHES = re.compile(r"####\s*[$€£]?\s*(.+?)\s*$", re.M)
 _IS_THE_ANSWER = re.compile(
     rf"(?:^|[\s$*(])({_NUMBER})[$*)]*\s+is\s+(?:therefore\s+)?(?:the|our|my)"
@@ -78,7 +80,8 @@ def parse_integer(text: str) -> str | None:
     if len(text) > _LONGEST:
         return None
     text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
-    text = detex(_ORDINAL.sub("", _DEGREE.sub("°", text.strip(" $"))))
+    text = re.sub(r"(?<!\\)[ $]+$", "", text.lstrip(" $")).replace("\\equiv", "=").replace("≡", "=")
+    text = detex(_ORDINAL.sub("", _DEGREE.sub("°", text)))
     text = _CHOICE.sub("", _MODULUS.sub("", text)).strip(" .;:,!\"'{}" if text.endswith(" !") else " .;:,\"'{}")
     if re.search(r",\s*[A-Za-z\\][^=]*=|\b(?:or|and)\b.*=", text):
         return None
@@ -138,6 +141,9 @@ def _read_boxes(text: str) -> Reading | None:
     if not boxes:
         return None
     values = [parse_integer(b) or _read_cues(detex(b)) for b in boxes]
+    rest = text[find_boxes(text)[-1].end :]
+    if (set(values) == {None} or _FINAL_ANSWER.search(rest)) and (value := _read_cues(rest)):
+        return Reading(value, "cue")
     if len(set(values)) > 1:
         return Reading(None, "hedged")
     return Reading(values[0], "boxed", boxes[-1]) if values[0] else Reading(None, "boxed_not_integer", boxes[-1])
@@ -178,6 +184,6 @@ def _read_bold(text: str) -> str | None:
 
 
 def _concluded(text: str) -> str | None:
-    last = detex(plain((sentences(text)[-1:] or [""])[0]))
+    last = detex(plain((sentences(_DISPLAYED.sub(r" \1", text))[-1:] or [""])[0]))
     match = _CONCLUSION.match(last) or _STATEMENT.match(last)
     return _canonical(match[1]) if match else None

@@ -23,7 +23,7 @@ _CANNOT = (
 _REST = r"(?:(?!\b(?:so|therefore|thus|hence|but|however)\b)[^.;,\n]){0,300}"  # of the clause
 _CLAIM = r"\b(?:conclusion|statement|claim|hypothesis|assertion|proposition|argument|sentence)\b"
 _THE_CLAIM = rf"(?:it|(?:the|this|that) {_CLAIM})"
-_NEGATION = r"(?:negation|opposite|contrary)\b(?: of [^.;,\n]*?)?,? (?:is|must be|follows|holds)\b"
+_NEGATION = r"(?:negation|opposite|contrary)\b(?: of [^.;,\n]{0,200}?)?,? (?:is|must be|follows|holds)\b"
 _NEVER = r"(?:not|never|(?:cannot|can't|can not|could not) be)"
 _MIGHT = r"(?:could|may|might|can)(?: or (?:could|may|might) not)?(?: (?:still|well|also|in fact|(?!only)\w+ly))*"
 
@@ -33,7 +33,9 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (r"true\s*[,/|]\s*false\s*[,/|]?\s*(?:and|or)?\s*(?:uncertain|unknown)", None),
     (
         r"neither\s+(?:\w+\s+){0,2}?(?:true|false|prove[nds]?|provable|confirm(?:ed)?|verif(?:y|ied)|support(?:ed)?"
-        r"|entail(?:ed)?|impl(?:y|ied)|establish(?:ed)?)\s+nor\s+(?:\w+ly\s+)?\w+"
+        r"|entail(?:ed)?|impl(?:y|ied)|establish(?:ed)?|follows?|contradict(?:s|ed)?|refuted?|disprove[nds]?)"
+        r"(?:\s+(?:from|by)(?:\s+the\s+(?:\w+\s+)?premises)?)?,?\s+nor\s+"
+        r"(?:(?:is|are|does|do|has been)\s+)?(?:\w+ly\s+)?\w+"
         rf"(?:\s+(?:by\s+the\s+(?:\w+\s+)?premises|(?:the|this)\s+{_CLAIM}))?",
         "Uncertain",
     ),
@@ -46,7 +48,15 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM} (?:\w+ly )?follows\b{_REST}", "Uncertain"),
     (rf"{_NEVER} (?:the case|true|correct) that {_THE_CLAIM}{_REST}\b(?:false|untrue)", "True"),
     (rf"{_NEVER} (?:the case|true|correct) that {_THE_CLAIM}{_REST}", "False"),
-    (r"not (?:merely|just|simply|only) (?:true|false|uncertain|unknown)", None),
+    (r"not (?:merely|just|simply|only) (?:uncertain|unknown)|not (?:merely|just|simply) (?:true|false)", None),
+    (r"not only(?= true| false)", None),
+    (rf"(?:wrong|incorrect|a mistake|premature) to (?:say|call|conclude|claim|assume|state)\b{_REST}", None),
+    (
+        rf"(?:nothing|no(?:ne of the)? (?:\w+ )?premises?)\b[^.;,\n]{{0,60}}?\b(?:tells?|says?|states?|lets?|allows?"
+        rf"|mentions?|indicates?|specif(?:y|ies)|establish(?:es)?|determines?|implies|imply|addresses)\b{_REST}"
+        r"|premises? (?:is|are|remains?) silent|remains? (?:an )?open\b(?: question)?",
+        "Uncertain",
+    ),
     (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?true|no way (?:that )?{_THE_CLAIM} (?:is|can be) true", "False"),
     (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?false", "True"),
     (
@@ -59,7 +69,8 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
         rf"{_CANNOT}\s+(?:be\s+)?{_ADVERB}(?:{_ABLE}|sa(?:y|id)|tell|told|know|known)\b"
         rf"(?:\s+{_ADVERB}(?:to be\s+|as\s+)?"
         r"(?:either\s+)?(?:true|false)(?:\s+or\s+(?:true|false))?)?"
-        rf"(?:\s+(?:(?:whether|if|that)\b|{_THE_CLAIM}){_REST})?",
+        rf"(?:\s+(?:(?:whether|if|that)\b|{_THE_CLAIM}){_REST})?"
+        rf"(?:,? (?:n?or|and) (?:(?:that|whether|if) )?{_THE_CLAIM} (?:is|are) (?:not )?(?:true|false))?",
         "Uncertain",
     ),
     (
@@ -68,6 +79,11 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
         rf"(?: us)?(?: enough| sufficient| any| direct)?)\s+"
         rf"(?:information|evidence|data|details?|info)(?:\s+(?:about|on|regarding|whether|that|to)\b{_REST})?",
         "Uncertain",
+    ),
+    (
+        r"(?:determin|check|evaluat|decid|verify|assess|examin|analy[sz]|consider|see|find out)(?:e|ing)?"
+        rf" (?:whether|if)\b{_REST}",
+        None,
     ),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that\b{_REST}", "False"),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?true that\b{_REST}", "True"),
@@ -83,7 +99,8 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     (r"(?:not|isn't)\s+(?:\w+ly\s+)?(?:entailed|implied|deducible|derivable|prove[nd])(?: by\b)?", "Uncertain"),
     (
         r"(?:may|might) or (?:may|might) not"
-        r"|(?<!I'm )(?<!I am )not (?:certain|clear|sure|known|provable|determinable|decidable|verifiable)",
+        r"|(?<!I'm )(?<!I am )not (?:certain|clear|sure|known|provable|determinable|decidable|verifiable)"
+        rf"(?:\s+(?:whether|if|that)\b{_REST})?",
         "Uncertain",
     ),
     (
@@ -101,8 +118,15 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
     ),
     (rf"(?:not|isn't|can\s?not be|can't be)\s+{_ADVERB}(?:false|incorrect|untrue)", "True"),
     (
+        r"(?:not|n't) (?:supported|confirmed) (?:n?or|or) (?:contradicted|refuted|denied)"
+        r"|(?:not|n't) contradicted\b[^.;\n]{0,60}(?:\bnot|n't|\bnor) (?:supported|entailed|implied|confirmed)",
+        "Uncertain",
+    ),
+    (r"(?:not|isn't|n't)\s+(?:\w+ly\s+)?(?:contradict\w*|refuted?|disprove[nd]?|inconsistent|ruled out)\b", None),
+    (
         r"false|untrue|(?:is|are|be) (?:incorrect|inaccurate)|contradict(?:s|ed by) (?:the (?:\w+ )?)?premises?"
-        rf"|contradicts? (?:the|this) {_CLAIM}|refuted|disprove[nd]"
+        rf"|(?:contradict|refute|disprove|negate|rule out)s? (?:the|this) {_CLAIM}|refuted|disprove[nd]"
+        rf"|inconsistent with|{_CLAIM} (?:is|leads to) a contradiction"
         rf"|{_CLAIM} (?:is|must be) (?:\w+ly )?(?:wrong|impossible)",
         "False",
     ),
@@ -112,7 +136,9 @@ _PHRASES: tuple[tuple[str, str | None], ...] = (
         rf"|premises (?:\w+ly )?(?:entail|imply|guarantee|prove) (?:the|this) {_CLAIM}|consequence of"
         r"|(?:is|are) derivable"
         r"|can be (?:\w+ly )?(?:derived|inferred|deduced|prove[nd]|concluded) from"
-        rf"|entailed by|(?:is|has been) (?:\w+ly )?prove[nd]|{_CLAIM} (?:is|must be) (?:\w+ly )?(?:right|accurate)",
+        rf"|{_CLAIM} (?:\w+ly )?follows(?! (?:if|only))"
+        r"|(?:entailed|guaranteed) by|(?:is|has been) (?:\w+ly )?prove[nd]"
+        rf"|{_CLAIM} (?:is|must be) (?:\w+ly )?(?:right|accurate)",
         "True",
     ),
 )
@@ -196,12 +222,12 @@ def read_label(text: str) -> Reading:
     if len(bold) == 1 and bold & {classify(s) for s in sentences(text)}:
         return _reading(bold.pop(), "bold")
     said = [s for s in sentences(text) if not _SUPPOSED.search(s)]
-    about = [label for s in said if _CONCLUDES.search(s) and (label := classify(s))]
-    if about:
-        return _reading(about[-1], "conclusion")
     first = next(iter(sentences(text)), "")
     if label := canonical_label(first.strip(" .!:*\"'")):
         return Reading(label, "first_sentence")
+    about = [label for s in said if _CONCLUDES.search(s) and (label := classify(s))]
+    if about:
+        return _reading(about[-1], "conclusion")
     others = [label for s in said if (label := classify(s))]
     return _reading(others[-1], "last_sentence") if others else Reading(None, "none_found")
 

@@ -28,13 +28,18 @@ _CONCLUDES = re.compile(
 _CLAUSE = re.compile(
     r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b"
     r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of)\b)"
-    r"|\s+(?=leaves\b)|,\s+(?=(?:she|he|they)\s+(?:must|could|can)\b)|[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
+    r"|\s+(?=leaves\b)|,\s+(?=(?:we|you|one|this|that)\s+(?:are|is)\s+left\b)|,\s+(?=(?:she|he|they)\s+(?:must|could|can)\b)|(?<![\s,-])[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
     re.I,
 )
 _REASON = re.compile(r"(?<=\S),?\s+(?:because|since|as (?:she|he|they|it|the|\(?[A-Z]\)? is))\b.*$", re.I | re.S)
 _DOTTED_TIME = re.compile(r"(?<![A-Za-z])([ap])\.\s?m\b\.?", re.I)
 _HOURS = re.compile(r"(?<![\d:])(\d{1,2})(?::00)?\s*(?:-+|to|until|till|through|and)\s*(\d{1,2})(?::00)?\s*([ap]m)\b")
 _CLOCK = re.compile(r"(?<![\d:])(\d{1,2}):00(?!\s*[ap]m|\d)")
+_EXCEPT = re.compile(
+    r"\b(?:all|every\w*|none|nothing|no)\b[^.\n]{0,60}?\b(?:except|besides|other than|apart from|but)\s+(?:for\s+)?"
+    r"(?:option\s+|choice\s+)?(?:\((?P<b>[A-Za-z])\)|(?P<l>(?-i:[A-Z]))\b)",
+    re.I,
+)
 _BARE = re.compile(r"^(?:\d+[.)]\s+)?(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;!)\s\"'}\]])", re.I)
 _JOINED = r"(?:or|and|/|&|,)\s*(?:possibly\s+|maybe\s+|option\s+|choice\s+)?"
 _REJECTION = re.compile(
@@ -87,7 +92,7 @@ def read_option(text: str, options: str | None) -> Reading:
     options: the text that lists the choices, one a line, "(A) ..."; without it any capital letter is a choice.
     """
     listed = parse_options(options)
-    text = _BRACKETED.sub(lambda m: f"({m[1] or m[2]})", _DOTTED_TIME.sub(r"\1m", text))
+    text = _BRACKETED.sub(lambda m: f"({m[1] or m[2]})", _DOTTED_TIME.sub(r"\1m", _without_list(text, listed)))
     if rest := after_correction(text):
         marked = _read_marked(rest, listed)
         if marked and marked.answer:
@@ -102,6 +107,14 @@ def read_option(text: str, options: str | None) -> Reading:
     if letters := _read_alone(plain(text).strip(), listed):
         return _single(letters, "bare")
     return _last_kept(text, listed)
+
+
+def _without_list(text: str, listed: Mapping[str, str]) -> str:
+    """The text without the lines that repeat the list of options, where it repeats all of it."""
+    lines = text.splitlines()
+    repeated = [i for i, line in enumerate(lines) if (m := _LISTED.match(line)) and listed.get(m[1]) == m[2]]
+    is_whole = listed and {_LISTED.sub(r"\1", lines[i]) for i in repeated} >= set(listed)
+    return "\n".join(line for i, line in enumerate(lines) if i not in repeated) if is_whole else text
 
 
 def _read_marked(text: str, listed: Mapping[str, str]) -> Reading | None:
@@ -218,6 +231,9 @@ def _clauses(text: str) -> list[str]:
 
 def _last_kept(text: str, listed: Mapping[str, str]) -> Reading:
     """The only option that is not rejected; else the one of the last clause that concludes; else a last one alone."""
+    excepted = [letter.upper() for m in _EXCEPT.finditer(text) if _is_choice(letter := m["b"] or m["l"], listed)]
+    if excepted:
+        return Reading(excepted[-1], "excepted")
     for rule, find in (("letter", _letters), ("text", _texts)):
         mentioned = [(c, found) for c in _clauses(text) if (found := find(c, listed))]
         kept = [(c, set(found)) for c, found in mentioned if not _REJECTION.search(c)]

@@ -19,6 +19,7 @@ _REFUSAL = re.compile(
     r"(?:i (?:do not|don't|cannot|can't|could not|couldn't|am not|am unable|was not|was unable)\b"
     r"|i'm (?:not|unable|sorry)\b|(?:i have )?no idea\b|(?:cannot|can't|could not) (?:determine|answer)\b"
     r"|(?:cannot|can't|could not) be (?:determined|found|answered)\b"
+    r"|(?:is )?(?:ambiguous|too vague)\b"
     r"|(?:is )?(?:unable|not possible|impossible) to (?:determine|answer|say|tell|know)\b"
     r"|(?:there is |there's )?(?:not enough|insufficient|no) (?:information|definitive answer|data)\b"
     r"|(?:is )?(?:not (?:specified|available|known|given|stated|provided)|unknown|unclear|no answer|none|n/?a)\W*$)",
@@ -27,19 +28,32 @@ _REFUSAL = re.compile(
 _BUT = re.compile(r"^\W*(?:i'm|i am|i do not|i don't|i cannot|i can't|not)\b[^.\n]*?,?\s+but\s+", re.I)
 _OPENING = re.compile(
     r"^(?:(?:so|therefore|thus|hence|overall|in (?:short|summary|conclusion):?|probably|possibly|(?:most )?likely"
-    r"|i (?:think|believe|guess|would say)(?: that)?"
+    r"|i(?:'d| would)? (?:think|believe|guess|say|suppose)(?: that)?"
     r"|based on [^,]{1,60}|as far as i know|in [^,]{1,40}(?=, (?:the|it|this|that|he|she|his|her|its)\b))[,:]?\s+)+",
     re.I,
 )
+_HEDGE = re.compile(
+    r"^(?:(?:(?:most )?likely|probably|possibly|perhaps|presumably|therefore|thus|then|indeed|simply|actually"
+    r"|definitely|clearly|in fact)\s+)+",
+    re.I,
+)
+_LED_IN = re.compile(r"^(?:the )?(?:(?:final|correct|right|actual) )*answer(?: is| was|:)\s*", re.I)
+_QUOTED = re.compile(r"^\"([^\"]+)\"(?=$|[.,;:]|\s+(?:\(|(?-i:[a-z])))")
+_PARTICIPLE = (
+    r"(?:named after|named for|married to|(?:\w+ed|born|built|held|found|set|shot|fought|buried|known) (?:in|at|on)"
+    r"|(?:owned|founded|directed|written|produced|released|published|performed|sung|made|led"
+    r"|created|composed|designed|invented|discovered|recorded|portrayed|played|voiced) by)"
+)
 _COPULA = re.compile(
-    r"^(?:(?:the|it|this|that|these|they|he|she|his|her|their|its|there)\b.*\s"
+    r"^(?:(?:(?:the|it|this|that|these|they|he|she|his|her|their|its|there)\b|(?-i:[A-Z])[^.;:,]{0,60}'s\b).*\s"
     r"(?-i:is|was|are|were|became|would be|belongs to|belonged to|died (?:in|on|at)|refers to|attended"
-    r"|studied at|graduated from|lived in|worked (?:at|for)|played for|moved to)"
-    r"|(?:it|that|this|he|she)(?:'s))\s+"
-    r"(?:(?:called|named|known as|part of|(?:located|situated|born|founded|established|married|released|published"
-    r"|formed|built|held|based|educated|raised|buried) (?:in|at|on)"
-    r"|(?:owned|founded|directed|written|produced|released|published|performed"
-    r"|created|composed|designed|invented|discovered|recorded|portrayed|played|voiced) by)\s+)?"
+    r"|studied at|graduated from|lived in|worked (?:at|for)|played for|moved to"
+    r"|(?:happened|occurred|took place|ended|began|started|opened|closed) (?:in|on|at)"
+    r"|(?:flow|drain|empt(?:y|ie))s? into)"
+    r"|(?:it|that|this|he|she)(?:'s)"
+    rf"|(?-i:[A-Z])[^.;:,]{{0,60}}\s(?:is|was|are|were)(?=\s+{_PARTICIPLE}\s))\s+"
+    rf"(?:(?:called|named(?! after| for)|known as|part of|{_PARTICIPLE}"
+    r"|(?:in|at|on)(?=\s+(?:the\s+)?(?-i:[A-Z\d])))\s+)?"
     r"(?P<span>[^;:]+?)\.?$",
     re.I,
 )
@@ -47,16 +61,18 @@ _SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 1
 _CLAUSE = re.compile(
     r"(?:\s\(|[,;])?\s+(?:because|since|as (?:it|he|she|they|the)|according to|as of \d{4})\b.*$"
     r"|[,;]\s+(?:which|who|whose|where|when|and (?:it|he|she|they|its)|i (?:think|believe))\b.*$"
+    r"|;\s+(?:it|he|she|they|this|that|the)\b.*$"
     r"|\s+and (?:it|he|she|they) (?:is|was|has|had)\b.*$",
     re.I | re.S,
 )
 _ASIDE = re.compile(
     r"\s*\[\d+\]|(?:,|\s-)\s+(?:an?|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
-    r"|guess))\b.*$"
+    r"|guess))\b.*$|(?:,|\s-)\s+the\s+(?=(?-i:[a-z])).*$|\s-+\s+the\s.*$|\s+\((?-i:(?:[A-Z]\.?){2,6})\)$"
     r"|\s+\((?:located|also|formerly|born|based|founded|in|an?|the|from|now|known|i\.e|as)\b[^()]*\)$"
     r"|\s+\([^()\d\s]+(?:\s+[^()\d\s]+){2,}\)$",
     re.I | re.S,
 )
+_CONCLUDES = re.compile(r"^(?:so|therefore|thus|hence|in conclusion|overall)\b", re.I)
 _IS_THE_ANSWER = re.compile(r"^(.{1,80}?)\s+is the (?:final |correct )?answer\.?$", re.I)
 _DATED = re.compile(
     r"^(?:in|on)\s+(?=\d|(?:January|February|March|April|May|June|July|August|September|October|November|December)\b)",
@@ -64,7 +80,7 @@ _DATED = re.compile(
 )
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|Jr|Sr))(?<!\bMrs)[.!?]\s+(?=(?:It|This|That|He|She|They|These|The|In|However"
-    r"|Note|As|Since|According|His|Her|Its|Their|We|I)\b|(?:Wait|Actually|No|Sorry|Correction)\b[,:])"
+    r"|So|Therefore|Thus|Hence|Let|Please|Hope|Note|As|Since|According|His|Her|Its|Their|We|I)\b|(?:Wait|Actually|No|Sorry|Correction)\b[,:])"
 )
 _CORRECTED = re.compile(
     r".*[.!?]\s+(?:(?:(?:no|sorry|correction)[,:]|(?:no )?wait\b[,:]?|actually\b,?)\s*)+"
@@ -119,12 +135,12 @@ def read_span(text: str) -> Reading:
     """Reads the committed short answer out of a completion's final text."""
     boxes = [b for b in (detex(b) for b in committed_boxes(text)) if b]
     if boxes:
-        return _reading(re.sub(r"^(?:the )?(?:final )?answer(?: is|:)\s*", "", boxes[-1], flags=re.I), "boxed")
+        return _reading(boxes[-1], "boxed")
     if (match := _CORRECTED.match(text)) and len(text[match.end() :].split()) <= _SHORT:
         return _reading(plain(text[match.end() :]), "corrected")
     bold = list(dict.fromkeys(b.strip(" :") for b in find_bold(text) if not b.endswith(":")))
     if cues := after_cues(text, "answer|guess"):
-        emphasized = [b for b in bold if cues[-1].startswith(b)]
+        emphasized = [b for b in bold if _HEDGE.sub("", cues[-1]).startswith(b)]
         return _reading(emphasized[-1] if emphasized else _first_statement(cues[-1]), "cue")
     lines = [line.strip().lstrip("-•– ") for line in plain(text).splitlines() if line.strip(" -#•")]
     if len(bold) == 1:
@@ -140,6 +156,11 @@ def read_span(text: str) -> Reading:
 
 
 def _read_line(line: str) -> Reading:
+    """Of several sentences the last counts when it concludes, else a short first one without a verb, else the last."""
+    said = [s.strip() for s in _SENTENCE_END.split(line)]
+    if len(said) > 1 and not _REFUSAL.match(said[0]):
+        is_answer_first = len(said[0].split()) <= _SHORT and not _stated(said[0]) and not _CONCLUDES.match(said[-1])
+        return _read_line(said[0] if is_answer_first or not _stated(said[-1]) else said[-1])
     named = _IS_THE_ANSWER.match(line)
     stated = named[1] if named else _stated(line)
     return _reading(stated, "sentence") if stated else _reading(_OPENING.sub("", _BUT.sub("", line)), "whole_text")
@@ -155,7 +176,9 @@ def _stated(line: str) -> str | None:
 def _first_statement(piece: str) -> str:
     """What follows a marker: the first sentence of its line without its reasons and asides."""
     line = _SENTENCE_END.split(piece.splitlines()[0].strip())[0]
-    line = re.sub(r"^not\b[^.\n]*?\bbut\s+", "", line, flags=re.I)
+    line = re.sub(r"^not\b[^\n]{0,80}?\bbut\s+", "", line, flags=re.I)
+    if quoted := _QUOTED.match(line):
+        return quoted[1]
     if len(line.split()) > _SHORT:
         line = (sentences(line) or [line])[0]
     return _CLAUSE.sub("", line)
@@ -163,7 +186,8 @@ def _first_statement(piece: str) -> str:
 
 def _reading(span: str, rule: str) -> Reading:
     span = re.sub(r"(?<=[\"'])\s*\}$", "", detex(span).strip())
-    span = _ASIDE.sub("", span).strip().strip("\"'").rstrip("!").removesuffix(".").strip()
+    span = _HEDGE.sub("", _LED_IN.sub("", span))
+    span = _ASIDE.sub("", re.sub(r"(?<=\))\.$", "", span)).strip().strip("\"'").rstrip("!").removesuffix(".").strip()
     span = _DATED.sub("", span)
     if not any(map(str.isalnum, span)):
         return Reading(None, "none_found")

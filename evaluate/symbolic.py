@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import BoundedSemaphore
 from typing import TypeVar
 
+LONGEST = 1000  # characters; a longer text is a loop or a thought, never an expression that is compared
 TIME_LIMIT_S = 10  # processor time of one pair; an ordinary pair takes 2 to 20 ms
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,10 +29,13 @@ _idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
 
 @lru_cache(maxsize=65536)
 def are_equal(answer: str, reference: str) -> bool | None:
-    """Returns whether math-verify takes `answer` for `reference`; None where it found no end within TIME_LIMIT_S.
+    """Returns whether math-verify takes `answer` for `reference`; None where it found no end within TIME_LIMIT_S,
+    or one of the two is longer than LONGEST.
 
     Both are texts as they stand in a box, with or without math delimiters. Several threads may ask at a time.
     """
+    if max(len(answer), len(reference)) > LONGEST:
+        return None
     with _slots:
         return _ask(_borrow(), json.dumps([answer, reference]))
 

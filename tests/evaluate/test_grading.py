@@ -178,3 +178,35 @@ def test_truncated_answers_are_not_read_leniently_either() -> None:
 @pytest.mark.parametrize("answer_type", AnswerType)
 def test_a_text_that_loops_is_graded_all_the_same(piece: str, answer_type: AnswerType) -> None:
     assert grade(answer_type, piece * (9000 // len(piece)), "stop", REFERENCES[answer_type], OPTIONS).rule
+
+
+HOSTILE = {
+    "a megabyte": "so " * 350_000,
+    "nested braces": "{" * 5_000 + r"\boxed{" * 5_000,
+    "boxes never closed": "\\boxed{\n" * 20_000,
+    "headings": "*** \n:\n" * 30_000,
+    "commas": "," * 200_000,
+    "digits": "1" * 10_000,
+    "a box of digits": r"\boxed{" + "7" * 10_000 + "}",
+    "answer tags": "<answer>" * 25_000,
+    "a lone surrogate": r"\boxed{" + chr(0xD800) + "}",
+    "a NUL": r"\boxed{" + chr(0) + "}",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("answer_type", AnswerType)
+def test_a_hostile_text_is_graded_and_is_never_right(text: str, answer_type: AnswerType) -> None:
+    verdict = grade(answer_type, text, "stop", REFERENCES[answer_type], OPTIONS)
+    assert verdict.outcome in (Outcome.INCORRECT, Outcome.NO_ANSWER)
+
+
+@pytest.mark.parametrize("answer_type", AnswerType)
+def test_an_answer_at_the_end_of_a_megabyte_is_read(answer_type: AnswerType) -> None:
+    text = "Hmm. " * 200_000 + f"\n\nFinal answer: {RIGHT[answer_type]}"
+    assert grade(answer_type, text, "stop", REFERENCES[answer_type], OPTIONS).outcome is Outcome.CORRECT
+
+
+def test_what_no_one_sees_does_not_count() -> None:
+    assert grade(AnswerType.LABEL, "un\u00adcertain", "stop", "Uncertain").outcome is Outcome.CORRECT
+    assert grade(AnswerType.INTEGER, "\\boxed{3\u200b3}", "stop", "33").outcome is Outcome.CORRECT
