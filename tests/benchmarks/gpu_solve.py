@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.gpu_solve --matrices FILE --output FOLDER [--tiny]
 
-FILE as for gpu_layer. Timed on both sides: from the Hessian to the final weights, the factor included; ours the median of
---repeats after one that is left out, the loop once (they take seconds; --loop-repeats). Losses are
+FILE as for gpu_layer. Timed on both sides: from the Hessian to the final weights, the factor included; ours the median
+of --repeats after one that is left out, the loop, which takes seconds, --loop-repeats times. Losses are
 tr((W-Q)H(W-Q)')/tr(WHW') with the undamped H, in fp32 without TF32. Results are lines of FOLDER/solve.jsonl, written as
 they come; cases that stand there are not run again. A table of what stands there ends the run.
 """
@@ -75,7 +75,11 @@ def solve_by_loop(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
     damped[dead, dead] = 1
     work[:, dead] = 0
     grids = fit_groups(work, case) if case.bits and (case.act_order or case.group is None) else None
-    order = torch.argsort(damped.diagonal(), descending=True) if case.act_order else torch.arange(num_columns)
+    order = (
+        torch.argsort(damped.diagonal(), descending=True)
+        if case.act_order
+        else torch.arange(num_columns, device=work.device)
+    )
     if case.act_order:
         work, damped = work[:, order], damped[order][:, order]
     damped.diagonal().add_(DAMPING * damped.diagonal().mean())
@@ -86,11 +90,8 @@ def solve_by_loop(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
     scale = zero = work.new_zeros(work.shape[0], 1)
     for start in range(0, num_columns, BLOCK):
         end = min(start + BLOCK, num_columns)
-        block, errors, inner = (
-            work[:, start:end].clone(),
-            torch.zeros_like(work[:, start:end]),
-            upper[start:end, start:end],
-        )
+        block, inner = work[:, start:end].clone(), upper[start:end, start:end]
+        errors = torch.zeros_like(block)
         pruned = torch.zeros_like(block, dtype=torch.bool)
         if case.sparsity and case.pattern is None:
             cost = block**2 / inner.diagonal() ** 2
@@ -109,16 +110,13 @@ def solve_by_loop(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
                 if grids is not None:
                     scale, zero = (part[:, groups[column]].unsqueeze(1) for part in grids)
                 elif column % case.group == 0:
-                    # as the reference: from the weights before the block's own changes reach beyond the block
-                    scale, zero = fit(
-                        work[:, column : column + case.group] if j == 0 else block[:, j:][:, : case.group], case
-                    )
+                    scale, zero = fit(block[:, j : j + case.group], case)
                 fixed = nearest(fixed.unsqueeze(1), scale, zero, case).squeeze(1)
             error = (value - fixed) / inner[j, j]
             block[:, j:] -= error.unsqueeze(1) @ inner[j, j:].unsqueeze(0)
             result[:, column], errors[:, j] = fixed, error
         work[:, end:] -= errors @ upper[start:end, end:]
-    return result[:, torch.argsort(order.to(result.device))]
+    return result[:, torch.argsort(order)]
 
 
 def fit_groups(weight: Tensor, case: Case) -> tuple[Tensor, Tensor]:
@@ -221,9 +219,8 @@ def hessian_of(inputs: Tensor) -> Tensor:
 
 def print_table(path: Path) -> None:
     """Markdown of every line in the file."""
-    print(
-        "| matrix and case | ours, s | loop, s | ours / loop | loss, ours | loss, loop | ours / loop |\n|---|---|---|---|---|---|---|"
-    )
+    print("| matrix and case | ours, s | loop, s | ours / loop | loss, ours | loss, loop | ours / loop |")
+    print("|---|---|---|---|---|---|---|")
     for line in path.read_text(encoding="utf-8").splitlines():
         r = json.loads(line)
         print(
