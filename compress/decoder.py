@@ -141,7 +141,7 @@ def _run(
     seen: dict[Unit, Tensor] = {}
 
     def see(unit: Unit, inputs: Tensor) -> None:
-        seen[unit] = inputs.flatten(0, -2) if sparse else inputs
+        seen[unit] = inputs.flatten(0, -2) if sparse else inputs.reshape(*batch.hidden.shape[:2], -1)
         if not whole and len(seen) == len(units):
             raise _ReachedError
 

@@ -244,6 +244,9 @@ def _solve_stage(
             kept = found.kept if scale is None else [inputs / scale.to(inputs.dtype) for inputs in found.kept]
         for making in stream.alive:
             _put(layer, _changed_tensors(job, making))
+            if making.target.scheme.method is not Method.AWQ:  # whose later units may still divide these
+                names = [f"{name}.weight" for unit in portion for name in unit]
+                making.send(job, outbox, index, {name: dense[name] for name in names})
     advance(layer, activations, stream.batches, stage, kept)
     if twin is not None:
         advance(twin.layer, activations, twin.batches, stage)
