@@ -39,6 +39,7 @@ from compress.methods import Width, nominal_bits
 from compress.packing import quantization_config
 from compress.planning import plan
 from compress.progress import PartialCheckpoint
+from compress.repair import compress_and_repair
 from compress.report import CompressionReport, LayerReport, load_report
 from compress.scheme import CheckpointFormat, Platform, Scheme
 from compress.shards import TensorWriter
@@ -101,6 +102,9 @@ def compress_models(
     started = time.perf_counter()
     outs = [outs / scheme.name for scheme in schemes] if isinstance(outs, Path) else list(outs)
     formats = [formats] * len(outs) if isinstance(formats, CheckpointFormat) else list(formats)
+    if any(scheme.repair is not None for scheme in schemes):
+        options = {"device": device, "platform": platform, "memory_gib": memory_gib, "on_progress": on_progress}
+        return compress_and_repair(model, outs, schemes, calibration, formats, **options)
     job = check_job(model, outs, schemes, calibration, formats=formats, device=device, platform=platform)
     memory_bytes = None if memory_gib is None else int(memory_gib * 2**30)
     with ThreadPoolExecutor() as pool:

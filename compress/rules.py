@@ -22,7 +22,7 @@ def module_schemes(
     unit_errors: the relative error of the MLPs' units, which protect_lowest_mlp goes by; without it those of the last
     layer stand for them, which have as many weights. Raises SchemeError for a pattern that no module has.
     """
-    plain = replace(scheme, overrides=None, only=None)
+    plain = replace(scheme, overrides=None, only=None, repair=None)
     num_layers = 1 + max(int(name.split(".")[2]) for name in linear)
     kept = set(linear) if scheme.only is None else set(matching(scheme.only, linear, num_layers, "only"))
     chosen = {name: plain if name in kept else None for name in linear}

@@ -31,6 +31,7 @@ from compress.methods import (
 )
 from compress.methods import Method as Method
 from compress.overrides import Override, Overrides, parse_overrides, short_name
+from compress.repair import Repair, parse_repair
 from compress.sparsity import Pattern as Pattern
 from compress.sparsity import check_pattern
 from compress.sparsity import parse_sparsity as parse_sparsity
@@ -59,8 +60,9 @@ class Scheme:
     parameters), and False elsewhere: with masks it raised it. dampening_frac: share of mean diag(H) added to the
     diagonal. block_size: columns per mask block and per lazy update. propagate: what the inputs of a layer are measured
     on; None becomes DEFAULT_PROPAGATE. overrides: another rule for some modules, or the name of a preset, see
-    overrides.py; only: a pattern, all other modules stay as they are. Raises SchemeError with key, value and what it
-    must be.
+    overrides.py; only: a pattern, all other modules stay as they are. repair: what the compressed model learns
+    afterwards, a mapping of `traces: FILE.jsonl` and the settings of a Distillation. Raises SchemeError with key,
+    value and what it must be.
     """
 
     method: Method
@@ -79,11 +81,13 @@ class Scheme:
     allocation: Allocation = Allocation.MEASURED
     observer: Observer = Observer.MINMAX
     input_activations: InputActivations | None = None
+    repair: Repair | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", parse_name("method", Method, self.method))
         object.__setattr__(self, "allocation", parse_name("allocation", Allocation, self.allocation))
         object.__setattr__(self, "observer", parse_name("observer", Observer, self.observer))
+        object.__setattr__(self, "repair", parse_repair(self.repair))
         if self.input_activations is not None:
             object.__setattr__(
                 self, "input_activations", parse_name("input_activations", InputActivations, self.input_activations)
@@ -128,7 +132,7 @@ class Scheme:
         if override.sparsity is not None:
             changes |= {"sparsity": override.sparsity, "pattern": override.pattern}
         try:
-            return replace(self, overrides=None, only=None, **changes)
+            return replace(self, overrides=None, only=None, repair=None, **changes)
         except SchemeError as error:
             key = f"overrides.{override.modules}.{error.key}"
             raise SchemeError(key, error.value, error.must, error.nearest) from None
@@ -144,7 +148,8 @@ class Scheme:
         if self.has_grid:
             group = "channel" if self.group_size is None else f"g{self.group_size}"
             parts += [_name_width(self), group, "sym" if self.symmetric else "asym"]
-        return "-".join(parts + _unusual_settings(self) + short_name(self.overrides, self.only))
+        words = [*_unusual_settings(self), *short_name(self.overrides, self.only)]
+        return "-".join([*parts, *words, *([self.repair.name] if self.repair else [])])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as from_json reads them."""
@@ -152,7 +157,9 @@ class Scheme:
         overrides: Any = self.overrides
         if isinstance(overrides, tuple):
             overrides = {override.modules: override.to_json() for override in overrides}
-        return {**values, "pattern": list(self.pattern) if self.pattern else None, "overrides": overrides}
+        values |= {"pattern": list(self.pattern) if self.pattern else None, "overrides": overrides}
+        repair = {"repair": self.repair.to_json()} if self.repair else {}
+        return {**{key: value for key, value in values.items() if key != "repair"}, **repair}
 
     @classmethod
     def from_json(cls, mapping: Mapping[str, Any]) -> Scheme:

@@ -29,6 +29,8 @@ def packed_obstacle(
 
     shapes: {name: (rows, columns)} of the weights to pack; without them only the scheme itself is judged.
     """
+    if scheme is not None and scheme.repair is not None:
+        return "a repair trains 16-bit values"
     if scheme is not None and scheme.has_rules and shapes:
         return _mixed_obstacle(module_schemes(scheme, shapes), platform, shapes)
     if scheme is None or not scheme.has_grid:

@@ -32,6 +32,11 @@ class Trace:
     ended: bool
 
     @property
+    def texts(self) -> list[str]:
+        """Everything that was said."""
+        return [self.content] if isinstance(self.content, str) else [message["content"] for message in self.content]
+
+    @property
     def prompt(self) -> str:
         """What tells prompts apart: traces of one prompt are held out together."""
         if isinstance(self.content, str):

@@ -24,6 +24,7 @@ from compress.calibration import Calibration, Conversation, load_calibration
 from compress.errors import InputError, SchemesFailedError
 from compress.families import linear_shapes
 from compress.scheme import CheckpointFormat, Platform, Scheme
+from compress.traces import load_traces
 from evaluate.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from sweep.config import BenchmarkConfig, CalibrationConfig, ModelConfig, StudyConfig
 from sweep.errors import CompressionFailed
@@ -163,6 +164,8 @@ def compress_jobs(
         if trial.scheme is None or trial.model != config.model:
             continue
         used = calibration_of(study) if trial.scheme.needs_calibration else None
+        if trial.scheme.repair is not None:
+            _check_traces(Path(trial.scheme.repair.traces), trial.scheme.repair.traces_hash, _asked(study))
         format = checkpoint_format(study, trial.scheme, linear)
         calibration_hash = used.content_hash if used else None
         out = checkpoint_folder(study.store, config.model.name, base, trial.scheme, calibration_hash, format)
@@ -211,11 +214,15 @@ def calibration_of(study: StudyConfig) -> Calibration:
 
     Raises CompressionFailed where the text holds a question of the study's benchmarks.
     """
-    asked = tuple(
+    return _calibration(study.calibration, _asked(study), study.seed)
+
+
+def _asked(study: StudyConfig) -> tuple[BenchmarkConfig, ...]:
+    """The study's benchmarks, each with its own number of problems."""
+    return tuple(
         benchmark.model_copy(update={"num_problems": benchmark.num_problems or study.num_problems})
         for benchmark in study.benchmarks
     )
-    return _calibration(study.calibration, asked, study.seed)
 
 
 @lru_cache(maxsize=16)
@@ -231,13 +238,26 @@ def _calibration(config: CalibrationConfig, asked: tuple[BenchmarkConfig, ...], 
         tasks = [benchmark.name for benchmark in asked if BENCHMARKS[benchmark.name].generated]
         calibration = Calibration(conversations=_train_side(tasks, config.num_samples, seed), **settings)
     texts = [*calibration.texts, *(message["content"] for talk in calibration.conversations for message in talk)]
+    _check_overlap("calibration", texts, asked)
+    return calibration
+
+
+@lru_cache(maxsize=16)
+def _check_traces(path: Path, content_hash: str, asked: tuple[BenchmarkConfig, ...]) -> None:
+    """Raises CompressionFailed where traces that a repair learns from hold a question of the benchmarks."""
+    if path.exists():  # a checkpoint that was repaired on another machine needs none
+        _check_overlap(
+            f"repair.traces {path}", [text for trace in load_traces(path).items for text in trace.texts], asked
+        )
+
+
+def _check_overlap(what: str, texts: Sequence[str], asked: Sequence[BenchmarkConfig]) -> None:
     for benchmark in asked:
         test = load_benchmark(benchmark.name, file=benchmark.file, num_problems=benchmark.num_problems)
         if both := overlap(texts, test):
             raise CompressionFailed(
-                f"calibration holds {len(both)} questions of {test.name}, such as {both[0][:60]!r}; use other text"
+                f"{what} holds {len(both)} questions of {test.name}, such as {both[0][:60]!r}; use other text"
             )
-    return calibration
 
 
 def _train_side(tasks: Sequence[str], num_samples: int, seed: int) -> tuple[Conversation, ...]:

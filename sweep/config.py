@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from compress.errors import SchemeError
 from compress.methods import Allocation, Method, Observer, Width
+from compress.repair import parse_repair
 from compress.scheme import CheckpointFormat, Platform, Scheme, parse_sparsity
 from sweep.fields import (
     check_day,
@@ -25,6 +26,7 @@ from sweep.fields import (
     choices,
     is_flag,
     is_flag_or_none,
+    is_mapping_or_none,
     is_number,
     is_number_or_none,
     is_rules,
@@ -99,6 +101,22 @@ class SpaceBlock(_Frozen):
         tuple[dict[str | int, dict[str, Any]] | str | None, ...], choices(is_rules, "a preset or rules by module")
     ] = (None,)
     only: Annotated[tuple[str | None, ...], choices(is_text_or_none, "a pattern of module names, or null")] = (None,)
+    repair: Annotated[
+        tuple[dict[str, Any] | None, ...], choices(is_mapping_or_none, "a mapping with traces: FILE.jsonl, or null")
+    ] = (None,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_repairs_by_content(cls, values: object) -> object:
+        """Paths become absolute and hashes are added: who resumes a study elsewhere means the same traces."""
+        if not isinstance(values, dict) or "repair" not in values:
+            return values
+        given = values["repair"] if isinstance(values["repair"], list | tuple) else [values["repair"]]
+        try:
+            repairs = [parse_repair(repair) for repair in given]
+        except SchemeError as error:
+            raise Refusal.of(error, "") from None
+        return {**values, "repair": [repair and repair.to_json() for repair in repairs]}
 
     @model_validator(mode="after")
     def _every_scheme_is_possible(self) -> SpaceBlock:

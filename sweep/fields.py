@@ -141,5 +141,9 @@ def is_rules(value: object) -> bool:
     return isinstance(value, dict) or is_text_or_none(value)
 
 
+def is_mapping_or_none(value: object) -> bool:
+    return value is None or isinstance(value, dict)
+
+
 def is_text_or_none(value: object) -> bool:
     return value is None or is_text(value)

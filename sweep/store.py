@@ -118,7 +118,9 @@ def checkpoint_folder(
     store: Path, model_name: str, base_fingerprint: str, scheme: Scheme, calibration_hash: str | None, format: str
 ) -> Path:
     """Where the checkpoint of one scheme of one base model stands, or will."""
-    content = {"base": base_fingerprint, "scheme": scheme.to_json(), "calibration": calibration_hash, "format": format}
+    settings = scheme.to_json()
+    settings.get("repair", {}).pop("traces", None)  # where the file lies; its hash stands beside
+    content = {"base": base_fingerprint, "scheme": settings, "calibration": calibration_hash, "format": format}
     return store / "checkpoints" / f"{model_name}.{file_name(scheme.name)}.{content_key(content)}"
 
 

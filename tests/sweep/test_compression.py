@@ -133,6 +133,25 @@ def test_a_calibration_file_that_holds_questions_is_refused(workdir: Path) -> No
 
 
 @pytest.mark.usefixtures("weights")
+def test_a_repair_is_named_by_its_traces_content_and_learns_no_question(workdir: Path) -> None:
+    def jobs(name: str, *questions: str) -> list[CompressJob]:
+        lines = [[{"role": "user", "content": q}, {"role": "assistant", "content": "(A)"}] for q in questions]
+        (workdir / name).write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in lines))
+        repair = {"traces": name, "num_steps": 2}
+        study = make_study(space=[{"method": "magnitude", "sparsity": 0.5, "repair": [None, repair]}])
+        return compress_jobs(study, grid(study)[0], grid(study)[1:2], study.models[0].path or workdir)
+
+    first = jobs("a.jsonl", "who?", "where?")
+    assert first[1].scheme.repair is not None and first[1].scheme.repair.traces == str(workdir / "a.jsonl")
+    assert len({job.out for job in first}) == len(first)  # repaired and not
+    assert [job.out for job in jobs("b.jsonl", "who?", "where?")] == [job.out for job in first]
+    assert [job.out for job in jobs("b.jsonl", "who?", "when?")][1] != first[1].out
+    asked = load_benchmark("temporal", num_problems=1).problems[0].question
+    with pytest.raises(CompressionFailed, match=r"repair\.traces .*c\.jsonl holds 1 questions of temporal"):
+        jobs("c.jsonl", "who?", asked)
+
+
+@pytest.mark.usefixtures("weights")
 def test_calibration_text_comes_from_its_file(workdir: Path) -> None:
     (workdir / "text.txt").write_text("some text " * 100)
     study = make_study(space=CALIBRATED, calibration={"file": "text.txt", "num_samples": 2, "max_seq_length": 16})

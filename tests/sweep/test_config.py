@@ -41,6 +41,19 @@ def test_defaults_and_absolute_paths(workdir: Path) -> None:
     assert [benchmark.name for benchmark in study.benchmarks] == ["temporal", "recall"]
 
 
+def test_repairs_are_stored_with_their_path_and_content(workdir: Path) -> None:
+    lines = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": "a"}]} for q in "bc"]
+    (workdir / "traces.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study = load_study(YAML, ["space.0.repair={traces: traces.jsonl, num_steps: 3}"])
+    (repair,) = study.space[0].repair
+    assert repair is not None and repair["traces"] == str(workdir / "traces.jsonl")
+    assert repair["num_steps"] == 3 and len(repair["traces_hash"]) == 16
+    message = refusal("space.0.repair={traces: traces.jsonl, num_stps: 3}")
+    assert "space.0.repair.num_stps is unknown" in message and "nearest: num_steps" in message
+    assert "space.0.repair.traces is " in refusal("space.0.repair={traces: none.jsonl}")
+    assert "space.0.repair is none.jsonl, must be a mapping" in refusal("space.0.repair=none.jsonl")
+
+
 def test_overrides_reach_lists_mappings_and_named_benchmarks(workdir: Path) -> None:
     search = ["search.algorithm=tpe", "search.num_trials=5"]
     study = load_study(YAML, ["space.0.num_bits=[2]", *search, "benchmarks.1.num_problems=7", "seed=3"])

@@ -1,0 +1,149 @@
+"""`repair:` of a scheme: after compression the checkpoint learns from traces, with its zeros and grids kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.distillation import Distillation
+from compress.errors import InputError, NumericalError, SchemeError, SchemesFailedError, nearest_name
+from compress.traces import load_traces
+
+if TYPE_CHECKING:
+    from compress.calibration import Calibration
+    from compress.report import CompressionReport
+    from compress.scheme import CheckpointFormat, Scheme
+
+SETTINGS = tuple(setting.name for setting in fields(Distillation))
+
+
+@dataclass(frozen=True)
+class Repair:
+    """traces: the file, absolute; two repairs are equal by its content. With settings.kd_weight the teacher is the
+    model that was compressed.
+    """
+
+    traces: str = field(compare=False)
+    traces_hash: str
+    settings: Distillation
+
+    @property
+    def name(self) -> str:
+        """A word that tells repairs apart by everything that decides the result."""
+        content = json.dumps([self.traces_hash, asdict(self.settings)], sort_keys=True)
+        return f"repair.{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As parse_repair reads it, what is not set left out."""
+        settings = {key: value for key, value in asdict(self.settings).items() if value is not None}
+        return {"traces": self.traces, "traces_hash": self.traces_hash, **settings}
+
+
+def parse_repair(value: object) -> Repair | None:
+    """A mapping of `traces: FILE.jsonl` and Distillation's keys. Raises SchemeError that names the key, and for a file
+    that holds no traces; one whose hash is given is not read.
+    """
+    if value is None or isinstance(value, Repair):
+        return value
+    known = ("traces", *SETTINGS)
+    if not isinstance(value, Mapping) or not isinstance(value.get("traces"), str):
+        raise SchemeError("repair", value, f"a mapping with traces: FILE.jsonl and any of {', '.join(SETTINGS)}")
+    settings = {key: setting for key, setting in value.items() if key not in ("traces", "traces_hash")}
+    for key in settings:
+        if key not in SETTINGS:
+            nearest = nearest_name(str(key), known)
+            raise SchemeError(f"repair.{key}", "unknown", f"one of {', '.join(known)}", nearest)
+    path = Path(value["traces"]).absolute()
+    try:
+        found = value.get("traces_hash") or _content_hash(path, path.stat().st_mtime_ns if path.exists() else 0)
+        return Repair(str(path), found, Distillation(**settings))
+    except InputError as error:
+        raise SchemeError(f"repair.{error.key}", error.value, error.must) from None
+
+
+def compress_and_repair(
+    model: Path,
+    outs: Sequence[Path],
+    schemes: Sequence[Scheme],
+    calibration: Calibration | None,
+    formats: Sequence[CheckpointFormat],
+    **options: Any,
+) -> list[CompressionReport]:
+    """compress_models for schemes of which some have a repair: those are made beside their folders and repaired into
+    them. Raises what compress_models and distill_model raise; a repair without a finite loss is its scheme's failure.
+    """
+    from compress.checkpoint import weights_fingerprint
+    from compress.distill import distill_model
+    from compress.job import choose_format
+    from compress.pipeline import compress_models
+    from compress.report import load_report
+
+    missing = []
+    chosen = [
+        choose_format(format, scheme, options.get("platform"), {}) if scheme.repair else format
+        for format, scheme in zip(formats, schemes, strict=True)
+    ]
+    for out, scheme, format in zip(outs, schemes, chosen, strict=True):
+        if scheme.repair is not None and out.exists():
+            _check_existing(out, weights_fingerprint(model), scheme, calibration)
+        else:
+            missing.append((out, out if scheme.repair is None else _beside(out), scheme, format))
+    failures: dict[Path, NumericalError] = {}
+    plain = [replace(scheme, repair=None) for _, _, scheme, _ in missing]
+    places, wanted = [place for _, place, _, _ in missing], [format for *_, format in missing]
+    try:
+        compress_models(model, places, plain, calibration, formats=wanted, **options)
+    except SchemesFailedError as error:
+        failures = {out: error.failures[place] for out, place, _, _ in missing if place in error.failures}
+    for out, place, scheme, _ in missing:
+        repair = scheme.repair
+        if repair is None or out in failures:
+            continue
+        teacher = model if repair.settings.kd_weight else None
+        traces, device = load_traces(Path(repair.traces)), options.get("device")
+        if traces.content_hash != repair.traces_hash:
+            raise InputError("repair.traces", f"{traces.path} (changed)", "the file that it was when this was planned")
+        try:
+            distill_model(place, out, traces, repair.settings, teacher=teacher, device=device)
+        except NumericalError as error:
+            failures[out] = error
+        shutil.rmtree(place)
+    if failures:
+        raise SchemesFailedError(failures)
+    return [report for out in outs if (report := load_report(out)) is not None]
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.unrepaired")
+
+
+def _check_existing(out: Path, base_fingerprint: str, scheme: Scheme, calibration: Calibration | None) -> None:
+    """Raises InputError when the checkpoint that is there is of another request."""
+    from compress.report import load_report
+
+    report = load_report(out) if out.is_dir() else None
+    if report is not None and report.distillation is not None and scheme.repair is not None:
+        done, read = report.distillation, report.calibration or {}
+        measured_on = calibration.content_hash if calibration is not None and scheme.needs_calibration else None
+        asked = (
+            base_fingerprint,
+            replace(scheme, repair=None),
+            scheme.repair.traces_hash,
+            asdict(scheme.repair.settings),
+        )
+        found = (report.base_fingerprint, report.scheme, done.traces_hash, dict(done.settings))
+        if asked == found and measured_on in (None, read.get("content_hash")):
+            return
+    raise InputError("OUT", out, "a folder that does not exist yet, or of the same request")
+
+
+@lru_cache(maxsize=16)
+def _content_hash(path: Path, changed_ns: int) -> str:
+    """Of the traces; changed_ns: when the file was written, so that another content is read again."""
+    return load_traces(path).content_hash
