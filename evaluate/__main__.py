@@ -98,6 +98,8 @@ def _load(names: Sequence[str], num_problems: int | None, skip_problems: int) ->
     benchmarks: list[Benchmark] = []
     for argument in names:
         name, has_file, file = argument.partition("=")
+        if has_file and not file:
+            raise BadInput(f"--benchmark {argument}: names no file, must be NAME or NAME=FILE")
         if any(b.name == name for b in benchmarks):
             raise BadInput(f"--benchmark {name}: stands there twice, must be given once")
         default = DEFAULT_NUM_GENERATED if find_spec(name).generated else None

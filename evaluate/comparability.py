@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluate.benchmarks import BENCHMARKS
 from evaluate.errors import BadInput
 from evaluate.schema import Answer
 from evaluate.scores import ProblemKey
-from evaluate.store import ANSWERS, SPEC, Place, in_order, place_of, read_answers
+from evaluate.store import ANSWERS, SPEC, Place, in_order, place_of, read_answers, read_spec
 
 COMPARED = ("model", "settings.weights", "sampling.seed")
 _OF_A_BENCHMARK = ("source", "license")  # where it came from; its fingerprint tells whether it is the same
@@ -51,15 +52,11 @@ def read_folder(path: Path) -> AnswerFolder:
     for name in (SPEC, ANSWERS):
         if not (path / name).is_file():
             raise BadInput(f"{path / name}: no such file; give a folder that `python -m evaluate run` wrote")
-    try:
-        spec = json.loads((path / SPEC).read_text(encoding="utf-8"))
-    except ValueError:
-        spec = None
-    if not isinstance(spec, dict):
-        raise BadInput(f"{path / SPEC}: is no spec; restore the file or use another folder")
-    answers = read_answers(path)
+    spec, answers = read_spec(path), read_answers(path)
     if not answers:
         raise BadInput(f"{path / ANSWERS}: holds no answer; run `python -m evaluate run` into this folder first")
+    if unknown := {a.benchmark for a in answers} - BENCHMARKS.keys():
+        raise BadInput(f"{path / ANSWERS}: key 'benchmark' is {min(unknown)!r}, must be one of {', '.join(BENCHMARKS)}")
     return AnswerFolder(path, spec, in_order(answers, spec))
 
 

@@ -1,14 +1,15 @@
 """Two folders of answers side by side: `python -m evaluate compare DIR_A DIR_B`.
 
 check that they may be compared -> pair by problem -> difference, tests, margin -> Holm over the benchmarks -> verdict
-                                                                                              comparability, paired
+                                                         mean over the reasoning benchmarks     comparability, paired
 A is the baseline: every difference is B minus A, every verdict is about B.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TextIO
 
 from evaluate.benchmarks import find_spec
@@ -17,10 +18,12 @@ from evaluate.errors import BadInput
 from evaluate.lengths import TokensRatio, tokens_ratio
 from evaluate.metrics import BenchmarkSummary, summarize
 from evaluate.paired import (
+    MeanDifference,
     NonInferiority,
     PairedDifference,
     Verdict,
     holm,
+    mean_difference,
     non_inferiority,
     paired_difference,
     verdict,
@@ -47,20 +50,38 @@ class BenchmarkComparison:
 
 
 @dataclass(frozen=True)
+class ReasoningComparison:
+    """The mean over the reasoning benchmarks, as `accuracy` in summary.json; one test, outside Holm's family."""
+
+    benchmarks: Sequence[str]
+    accuracy_a: float
+    accuracy_b: float
+    difference: MeanDifference
+    non_inferior: NonInferiority
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Folder b against its baseline a. notes: what differs between the two and was allowed to."""
+    """Folder b against its baseline a. notes: what differs between the two and was allowed to.
+
+    reasoning: None where fewer than two reasoning benchmarks were compared.
+    """
 
     a: AnswerFolder
     b: AnswerFolder
     margin: float
     notes: Sequence[str]
     benchmarks: Sequence[BenchmarkComparison]
+    reasoning: ReasoningComparison | None
 
     def to_json(self) -> dict[str, Any]:
         """Returns what --json prints; benchmarks by name."""
         folders = {side: {"dir": str(f.path), "model": f.model} for side, f in (("a", self.a), ("b", self.b))}
         benchmarks = {c.name: asdict(c) for c in self.benchmarks}
-        return {**folders, "margin": self.margin, "notes": list(self.notes), "benchmarks": benchmarks}
+        reasoning = asdict(self.reasoning) if self.reasoning else None
+        checked = {"margin": self.margin, "notes": list(self.notes)}
+        return {**folders, **checked, "benchmarks": benchmarks, "reasoning": reasoning}
 
 
 def compare_folders(a: Path, b: Path, *, margin: float = DEFAULT_MARGIN, allowed: Sequence[str] = ()) -> Comparison:
@@ -89,7 +110,24 @@ def compare_folders(a: Path, b: Path, *, margin: float = DEFAULT_MARGIN, allowed
         )
         for name, (of_a, of_b) in pairs.items()
     ]
-    return Comparison(*folders, margin, notes, compared)
+    return Comparison(*folders, margin, notes, compared, _reasoning(pairs, compared, margin))
+
+
+def _reasoning(
+    pairs: Mapping[str, tuple[list[Answer], list[Answer]]], compared: Sequence[BenchmarkComparison], margin: float
+) -> ReasoningComparison | None:
+    rows = [c for c in compared if c.kind is Kind.REASONING]
+    if len(rows) < 2:
+        return None
+    difference = mean_difference([(of_b, of_a) for of_a, of_b in (pairs[row.name] for row in rows)])
+    return ReasoningComparison(
+        benchmarks=[row.name for row in rows],
+        accuracy_a=fmean(row.a.accuracy or 0.0 for row in rows),
+        accuracy_b=fmean(row.b.accuracy or 0.0 for row in rows),
+        difference=difference,
+        non_inferior=non_inferiority(difference, margin),
+        verdict=verdict(difference, difference.p_value, margin),
+    )
 
 
 def _pairs(a: Sequence[Answer], b: Sequence[Answer]) -> dict[str, tuple[list[Answer], list[Answer]]]:
@@ -113,17 +151,30 @@ def print_comparison(comparison: Comparison, out: TextIO, *, as_json: bool) -> N
     )
     print(f"{head}{'MDD':>7}{'not worse':>11}  {'tokens B / A':<20}verdict", file=out)
     print(*map(_row, comparison.benchmarks), sep="\n", file=out)
+    if comparison.reasoning:
+        print(_reasoning_row(comparison.reasoning), file=out)
     print(_LEGEND.format(margin=comparison.margin), file=out)
 
 
 def _row(row: BenchmarkComparison) -> str:
     d, ratio = row.difference, row.tokens_ratio
-    interval = f"{d.low:+.3f} .. {d.high:+.3f}"
     tokens = f"{ratio.ratio:.2f} ({ratio.low:.2f} - {ratio.high:.2f})" if ratio else "-"
     return (
-        f"{row.name:<19}{d.num_problems:>5}{row.a.accuracy:>7.3f}{row.b.accuracy:>7.3f}{d.difference:>+8.3f}"
-        f"  {interval:<17}{f'+{d.flips_to_correct} -{d.flips_to_wrong}':>9}{_p(d.p_value):>7}{_p(row.adjusted_p):>7}"
+        f"{_difference(row.name, row.a.accuracy, row.b.accuracy, d)}{_p(row.adjusted_p):>7}"
         f"{d.minimum_detectable:>7.3f}{row.non_inferior.value:>11}  {tokens:<20}{row.verdict.value}"
+    )
+
+
+def _reasoning_row(row: ReasoningComparison) -> str:
+    head = _difference("reasoning", row.accuracy_a, row.accuracy_b, row.difference)
+    return f"{head}{'-':>7}{'-':>7}{row.non_inferior.value:>11}  {'-':<20}{row.verdict.value}"
+
+
+def _difference(name: str, a: float | None, b: float | None, d: PairedDifference | MeanDifference) -> str:
+    interval, flips = f"{d.low:+.3f} .. {d.high:+.3f}", f"+{d.flips_to_correct} -{d.flips_to_wrong}"
+    return (
+        f"{name:<19}{d.num_problems:>5}{a:>7.3f}{b:>7.3f}{d.difference:>+8.3f}"
+        f"  {interval:<17}{flips:>9}{_p(d.p_value):>7}"
     )
 
 
@@ -135,4 +186,5 @@ _LEGEND = """
 n: problems that both answered. flips: problems on which B is better (+) and worse (-). p: exact paired test; Holm: p
 adjusted for the number of benchmarks. MDD: minimum detectable difference, which this many problems find in 80 of 100
 runs; smaller true differences are mostly missed. not worse: whether B loses less than the margin of {margin:g} (yes:
-shown, no: refuted). verdict on B: worse or better where Holm <= 0.05, equal within margin where the interval is."""
+shown, no: refuted). verdict on B: worse or better where Holm <= 0.05, equal within margin where the interval is.
+reasoning: mean over the reasoning benchmarks, each counting once; one test of its own, so its p stands unadjusted."""

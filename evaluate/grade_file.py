@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from evaluate.benchmarks import BenchmarkSpec, find_spec
 from evaluate.errors import BadInput
 from evaluate.grading import GRADER_VERSION, AnswerType, grade, invalid_reference
+from evaluate.json_files import parse_json, read_text
 from evaluate.schema import Grade
 from evaluate.symbolic import map_in_pool
 
@@ -43,12 +44,7 @@ def _to_json(spec: BenchmarkSpec, verdict: Grade) -> dict[str, Any]:
 
 
 def _read(path: Path, spec: BenchmarkSpec) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_bytes().decode("utf-8").rstrip("\r\n").split("\n")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    lines = read_text(path).rstrip("\r\n").split("\n")
     if lines == [""]:
         raise BadInput(f"{path}: is empty, must hold one JSON object a line")
     return [_parse(f"{path}: line {i}", line, spec) for i, line in enumerate(lines, start=1)]
@@ -56,7 +52,7 @@ def _read(path: Path, spec: BenchmarkSpec) -> list[dict[str, Any]]:
 
 def _parse(where: str, line: str, spec: BenchmarkSpec) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError as error:
         raise BadInput(f"{where}: no valid JSON ({error})") from None
     if not isinstance(record, dict):

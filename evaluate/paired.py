@@ -77,14 +77,14 @@ class NonInferiority(StrEnum):
     OPEN = "open"
 
 
-def verdict(difference: PairedDifference, adjusted_p: float, margin: float) -> Verdict:
+def verdict(difference: PairedDifference | MeanDifference, adjusted_p: float, margin: float) -> Verdict:
     """Better or worse by the (adjusted) test; equal when the whole interval lies within the margin; else undecided."""
     if adjusted_p <= SIGNIFICANCE and difference.difference != 0:
         return Verdict.BETTER if difference.difference > 0 else Verdict.WORSE
     return Verdict.EQUAL if -margin < difference.low and difference.high < margin else Verdict.UNDECIDED
 
 
-def non_inferiority(difference: PairedDifference, margin: float) -> NonInferiority:
+def non_inferiority(difference: PairedDifference | MeanDifference, margin: float) -> NonInferiority:
     """Reads the 95 % interval against the margin: one-sided, either answer is wrong in at most 2.5 of 100 cases."""
     if difference.low > -margin:
         return NonInferiority.SHOWN

@@ -17,7 +17,7 @@ from evaluate.errors import BadInput
 from evaluate.grading import GRADER_VERSION
 from evaluate.runner import graded, summarize_answers
 from evaluate.schema import Answer, Problem
-from evaluate.store import ANSWERS, SPEC, SUMMARY, in_order, locked, read_answers, write_answers, write_json
+from evaluate.store import ANSWERS, SPEC, SUMMARY, in_order, locked, read_answers, read_spec, write_answers, write_json
 from evaluate.symbolic import map_in_pool
 
 _MOST_GENERATED = 1_000_000
@@ -51,6 +51,8 @@ def regrade(folder: Path, files: Mapping[str, Path]) -> Regrading:
         raise BadInput(f"{folder}: holds no {ANSWERS}; give the --output folder of a run")
     with locked(folder):
         spec, answers = _read_spec(folder), read_answers(folder)
+        if not answers:
+            raise BadInput(f"{folder / ANSWERS}: holds no answer; run `python -m evaluate run` into this folder first")
         names = list(dict.fromkeys(a.benchmark for a in in_order(answers, spec)))
         benchmarks = {name: _load(folder, name, spec, answers, files.get(name)) for name in names}
         problems = {name: {p.problem_id: p for p in b.problems} for name, b in benchmarks.items()}
@@ -72,14 +74,11 @@ def regrade(folder: Path, files: Mapping[str, Path]) -> Regrading:
 
 
 def _read_spec(folder: Path) -> dict[str, Any]:
-    path = folder / SPEC
-    try:
-        spec = json.loads(path.read_text())
-        if all(isinstance(b["source"], str) for b in spec["benchmarks"].values()) and isinstance(spec["model"], str):
-            return dict(spec)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise BadInput(f"{path}: is no spec of a run; restore the file")
+    spec = read_spec(folder) if (folder / SPEC).is_file() else {}
+    sources = [b.get("source") for b in spec.get("benchmarks", {}).values()]
+    if sources and isinstance(spec.get("model"), str) and all(isinstance(source, str) for source in sources):
+        return spec
+    raise BadInput(f"{folder / SPEC}: is no spec of a run; restore the file")
 
 
 def _load(folder: Path, name: str, spec: Mapping[str, Any], answers: Sequence[Answer], file: Path | None) -> Benchmark:

@@ -11,18 +11,22 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from evaluate.errors import BadInput
+from evaluate.json_files import parse_json, read_text
 from evaluate.schema import Answer, Outcome
 
 ANSWERS, SPEC, SUMMARY = "answers.jsonl", "spec.json", "summary.json"
 Place = tuple[str, str, int]  # benchmark, problem_id, sample
 
+_WAY_OUT = "restore the file or use another folder"
 _FIELDS = tuple(f.name for f in fields(Answer))
+_NEEDED = tuple(f.name for f in fields(Answer) if f.default is MISSING)
+_TYPES = {name: kind | int if kind in (float, float | None) else kind for name, kind in get_type_hints(Answer).items()}
 
 
 def place_of(answer: Answer) -> Place:
@@ -33,10 +37,29 @@ def place_of(answer: Answer) -> Place:
 def read_answers(path: Path) -> list[Answer]:
     """Reads the answers of a folder (or of its answers.jsonl), a torn last line left out; [] where there is none.
 
-    Raises BadInput naming the line that is no answer.
+    Raises BadInput naming the line that is no answer, or a second one to the same request.
     """
     path = path / ANSWERS if path.is_dir() else path
-    return [_parse_line(path, i, line) for i, line in enumerate(_read_lines(path)[0], start=1)]
+    answers = [_parse_line(path, i, line) for i, line in enumerate(_read_lines(path)[0], start=1)]
+    line_of: dict[Place, int] = {}
+    for i, answer in enumerate(answers, start=1):
+        if (first := line_of.setdefault(place_of(answer), i)) != i:
+            what = f"{answer.benchmark} problem {answer.problem_id!r} sample {answer.sample}"
+            raise BadInput(f"{path}: line {i}: {what} stands there twice, first on line {first}; drop one of the two")
+    return answers
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """Reads what a folder was asked with. Raises BadInput where it is no spec."""
+    path = folder / SPEC
+    try:
+        spec = parse_json(read_text(path))
+    except ValueError:
+        spec = None
+    benchmarks = spec.get("benchmarks", {}) if isinstance(spec, dict) else None
+    if isinstance(benchmarks, dict) and all(isinstance(b, dict) for b in benchmarks.values()):
+        return dict(spec)
+    raise BadInput(f"{path}: is no spec; restore the file or use another folder")
 
 
 def in_order(answers: Iterable[Answer], spec: Mapping[str, Any]) -> list[Answer]:
@@ -57,19 +80,30 @@ def _read_lines(path: Path) -> tuple[list[bytes], bool]:
 
 def _is_whole(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(parse_json(line), dict)
     except ValueError:
         return False
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> Answer:
     try:
-        values = json.loads(line)
-        answer = Answer(**{name: values[name] for name in _FIELDS if name in values})
-        outcome, lenient = Outcome(answer.outcome), answer.lenient and Outcome(answer.lenient)
-    except (ValueError, TypeError):
-        raise BadInput(f"{path}: line {number}: is no answer; restore the file or use another folder") from None
-    return Answer(**{**asdict(answer), "outcome": outcome, "lenient": lenient})
+        values = parse_json(line)
+        if not isinstance(values, dict):
+            raise ValueError
+    except ValueError:
+        raise BadInput(f"{path}: line {number}: is no answer; {_WAY_OUT}") from None
+    given = {name: values[name] for name in _FIELDS if name in values}
+    if missing := next((name for name in _NEEDED if name not in given), None):
+        raise BadInput(f"{path}: line {number}: key {missing!r} is missing; {_WAY_OUT}")
+    for name, value in given.items():
+        if name in ("outcome", "lenient") and value in tuple(Outcome):
+            given[name] = Outcome(value)
+        elif isinstance(value, bool) or not isinstance(value, _TYPES[name]):
+            is_outcome = name in ("outcome", "lenient")
+            must_be = f"one of {', '.join(Outcome)}" if is_outcome else getattr(_TYPES[name], "__name__", _TYPES[name])
+            what = f"key {name!r} is {json.dumps(value)[:40]}, must be {must_be}"
+            raise BadInput(f"{path}: line {number}: {what}; {_WAY_OUT}")
+    return Answer(**given)
 
 
 def _line(answer: Answer) -> bytes:

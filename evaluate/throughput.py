@@ -4,13 +4,13 @@ Measured while a model is asked, so no part of summary.json, which the answers a
 """
 
 import ctypes
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from evaluate.errors import BadInput
+from evaluate.json_files import parse_json
 from evaluate.schema import Answer
 from evaluate.store import write_json
 
@@ -37,10 +37,13 @@ def read_throughput(folder: Path) -> Throughput | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text())
-        return Throughput(values["tokens_per_s"], values["concurrency"], values.get("joules_per_question"))
+        values = parse_json(path.read_text())
+        read = Throughput(values["tokens_per_s"], values["concurrency"], values.get("joules_per_question"))
+        if all(x is None or x > 0 for x in (read.tokens_per_s, read.joules_per_question)):
+            return read
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"{path}: holds no throughput; delete it and run again") from None
+        pass
+    raise BadInput(f"{path}: holds no throughput; delete it and run again")
 
 
 class ThroughputMeter:

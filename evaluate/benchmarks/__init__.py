@@ -86,7 +86,7 @@ class BenchmarkSpec:
                 raise BadInput(f"{row.where}: key {key!r}: id {problem.problem_id!r} {must}")
             for reference in [problem.reference] if isinstance(problem.reference, str) else problem.reference:
                 if must_be := invalid_reference(self.answer_type, reference, problem.options):
-                    key = row.key_of(reference, "reference")
+                    key = row.key_of(reference, "answer", "reference")
                     raise BadInput(f"{row.where}: key {key!r}: reference is {reference!r}, must be {must_be}")
             problems.append(problem)
         if not problems:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from evaluate.errors import BadInput
+from evaluate.json_files import parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ class Row:
         """Returns what `text` does, or `default` where the row has none of `keys`. Raises BadInput."""
         return self.text(*keys) if any(self.value.get(k) is not None for k in keys) else default
 
-    def key_of(self, value: str, default: str) -> str:
-        """Returns the key under which the row holds `value`, `default` where it stands under none as such."""
-        return next((k for k, v in self.value.items() if str(v) == value), default)
+    def key_of(self, value: str, *defaults: str) -> str:
+        """Returns the key that holds `value`, alone or in a list, else the first of `defaults` that the row has."""
+        holds = (k for k, v in self.value.items() if str(v) == value or (isinstance(v, list) and value in v))
+        return next(holds, next((k for k in defaults if k in self.value), defaults[-1]))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns a list of texts; a missing key is an empty list. Raises BadInput."""
@@ -80,12 +82,7 @@ def read_rows(path: Path, list_key: str = "examples") -> list[Row]:
     """
     if path.suffix == ".parquet":
         return _parquet_rows(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    text = read_text(path)
     rows = _json_rows(path, text, list_key)
     rows = _line_rows(path, text) if rows is None else rows
     if not rows:
@@ -98,7 +95,7 @@ def _json_rows(path: Path, text: str, list_key: str) -> list[Row] | None:
     if not text.strip():
         return []
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except ValueError as error:
         if path.suffix != ".jsonl" and not _is_json(text.lstrip().partition("\n")[0]):
             line = getattr(error, "lineno", 1)
@@ -116,7 +113,7 @@ def _json_rows(path: Path, text: str, list_key: str) -> list[Row] | None:
 
 def _is_json(line: str) -> bool:
     try:
-        json.loads(line)
+        parse_json(line)
     except ValueError:
         return False
     return True
@@ -128,7 +125,7 @@ def _line_rows(path: Path, text: str) -> list[Row]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError as error:
             raise BadInput(
                 f"{path}: line {number}: no valid JSON ({_fault(error)}); mend the line or fetch the file again"

@@ -25,6 +25,6 @@ def read_problem(row: Row, index: int) -> Problem:
 
 
 def _premises(row: Row) -> str:
-    if isinstance(row.value.get("premises"), list):
+    if isinstance(row.value.get("premises"), list) and row.value["premises"]:
         return "\n".join(row.texts("premises"))
     return row.text("premises")

@@ -5,6 +5,8 @@ The publisher's file is bbh/temporal_sequences.json of github.com/suzgunmirac/BI
 """
 
 from evaluate.benchmarks.files import HubFile, Row
+from evaluate.errors import BadInput
+from evaluate.options import parse_options
 from evaluate.schema import Problem
 
 HUB = HubFile("lukaemon/bbh", "temporal_sequences/test-00000-of-00001.parquet")
@@ -12,6 +14,8 @@ HUB = HubFile("lukaemon/bbh", "temporal_sequences/test-00000-of-00001.parquet")
 
 def read_problem(row: Row, index: int) -> Problem:
     """Reads {"input", "target"}. Raises BadInput."""
-    question = row.text("input")
+    question, target = row.text("input"), row.text("target")
     _, marker, listing = question.rpartition("Options:")
-    return Problem(str(index), question, row.text("target"), marker + listing if marker else None)
+    if not parse_options(marker + listing):
+        raise BadInput(f'{row.where}: key \'input\' lists no options, must end in "Options:" and one "(A) ..." a line')
+    return Problem(str(index), question, target, marker + listing)

@@ -182,6 +182,19 @@ def test_parquet_is_read_too(tmp_path: Path) -> None:
         ),
         ("folio", '{"premises": ["p"], "conclusion": "c"}\n', "line 1: key 'label' is missing"),
         ("musique", '[{"id": "2hop__1", "question": "q", "answer": "a", "answer_aliases": "b"}]', "'answer_aliases'"),
+        (
+            "musique",
+            '[{"id": "1", "question": "q", "answer": "a", "answer_aliases": [""]}]',
+            "key 'answer_aliases': ref",
+        ),
+        ("gsm8k", '{"question": "a", "answer": "#### many"}\n', "line 1: key 'answer': reference is 'many', must be"),
+        ("folio", '{"premises": [], "conclusion": "c", "label": "True"}\n', "line 1: key 'premises' is []"),
+        (
+            "temporal_sequences",
+            json.dumps({"examples": [{"input": "x", "target": "(A)"}]}),
+            "item 0: key 'input' lists no options, must end in",
+        ),
+        ("aime", "[" * 100_000, "line 1: no valid JSON (nested too deeply)"),
     ],
 )
 def test_bad_files_are_named_with_place_and_key(name: str, content: str, named: str, tmp_path: Path) -> None:
@@ -197,7 +210,17 @@ def test_bad_files_are_named_with_place_and_key(name: str, content: str, named: 
 def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "c.parquet").write_bytes(b"no parquet")
-    for name, named in (("a.jsonl", "no such file"), ("b.jsonl", "UTF-8"), ("c.parquet", "Parquet")):
+    (tmp_path / "d.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    (tmp_path / "e.json").mkdir()
+    (tmp_path / "f.jsonl").write_bytes(b'{}\n"\xe9"\n')
+    for name, named in (
+        ("a.jsonl", "no such file"),
+        ("b.jsonl", "UTF-8"),
+        ("c.parquet", "Parquet"),
+        ("d.jsonl.gz", "is packed by gzip; unpack it first"),
+        ("e.json", "is a folder, must be a file"),
+        ("f.jsonl", "line 2: is no UTF-8 text"),
+    ):
         with pytest.raises(BadInput, match=named):
             load_benchmark("aime", file=tmp_path / name)
 

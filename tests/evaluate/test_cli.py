@@ -85,6 +85,31 @@ class TestGrade:
         assert main(["grade", "--benchmark", "aime", str(tmp_path / "a.jsonl")]) == 2
         assert str(tmp_path / "a.jsonl") in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("content", "named"),
+        [
+            (b"[" * 100_000 + b"\n", ": line 1: no valid JSON (nested too deeply)"),
+            (b'{"completion": ' + b"1" * 10_000 + b"}\n", ": line 1: no valid JSON (Exceeds the limit"),
+            (b'{}\n{"completion": "\xe9"}\n', ": line 2: is no UTF-8 text"),
+            (b"\x1f\x8b\x08\x00", ": is packed by gzip; unpack it first: gunzip "),
+        ],
+    )
+    def test_files_that_hold_no_text_are_named(
+        self, content: bytes, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.jsonl").write_bytes(content)
+        assert main(["grade", "--json", "--benchmark", "aime", str(tmp_path / "a.jsonl")]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and f"{tmp_path / 'a.jsonl'}{named}" in err
+
+    def test_byte_order_mark_and_windows_lines_are_read(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(b"\xef\xbb\xbf" + (json.dumps(LINE) + "\r\n").encode() * 2)
+        assert main(["grade", "--json", "--benchmark", "aime", str(path)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
+
 
 class TestRun:
     def test_leaves_answers_and_summary_and_prints_a_table(

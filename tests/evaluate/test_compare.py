@@ -84,6 +84,53 @@ def test_every_benchmark_pays_for_the_others(tmp_path: Path) -> None:
     assert row.verdict is Verdict.UNDECIDED
 
 
+def reasoning_folders(tmp_path: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
+    """A is right throughout, B misses 6 of 20 in the first, 1 of 10 in the second and 5 of 5 in the third benchmark."""
+    spec = changed("benchmarks", dict.fromkeys(names, SPEC["benchmarks"]["logic"]))
+    lost = dict(zip(names, ([0] * 6 + [1] * 14, [0] + [1] * 9, [0] * 5), strict=False))
+    of_b = [replace(x, benchmark=n) for n in names for x in answers_of(lost[n])]
+    of_a = [replace(x, outcome=Outcome.CORRECT) for x in of_b]
+    return write_folder(tmp_path / "a", of_a, spec), write_folder(tmp_path / "b", of_b, spec)
+
+
+def test_reasoning_is_the_mean_over_its_benchmarks_whatever_their_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Knowledge does not count; 7 lost of 7 flips, by weight 10/20 and 10/10: p from all 2^7 sign patterns."""
+    a, b = reasoning_folders(tmp_path, ("logic", "temporal", "recall"))
+    found = compare_folders(a, b)
+    row = found.reasoning
+    assert row is not None and row.benchmarks == ["logic", "temporal"]
+    assert (row.accuracy_a, row.accuracy_b, row.difference.difference) == pytest.approx((1.0, 0.8, -0.2))
+    assert row.difference.p_value == pytest.approx(2 / 2**7)
+    parts = [c.difference for c in found.benchmarks[:2]]
+    half = sum((p.high - p.low) ** 2 for p in parts) ** 0.5 / 2 / 2
+    assert (row.difference.high - row.difference.low) / 2 == pytest.approx(half)
+    assert row.verdict is Verdict.WORSE
+    capsys.readouterr()
+    assert main(["compare", str(a), str(b)]) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("reasoning "))
+    assert line.split()[1:5] == ["30", "1.000", "0.800", "-0.200"] and line.endswith("worse")
+    assert main(["compare", str(a), str(b), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reasoning"]["difference"]["num_problems"] == 30
+
+
+def test_reasoning_is_outside_the_family_of_holm(tmp_path: Path) -> None:
+    a, b = reasoning_folders(tmp_path, ("logic", "temporal"))
+    rows = compare_folders(a, b).benchmarks
+    assert [r.adjusted_p for r in rows] == pytest.approx([2 * 2 / 2**6, 1.0])
+
+
+@pytest.mark.parametrize("names", [("logic",), ("logic", "recall")])
+def test_one_reasoning_benchmark_has_no_mean(
+    names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = reasoning_folders(tmp_path, names)
+    assert compare_folders(a, b).to_json()["reasoning"] is None
+    assert main(["compare", str(a), str(b)]) == 0
+    assert not any(x.startswith("reasoning ") for x in capsys.readouterr().out.splitlines())
+
+
 def test_settings_of_the_weights_alone_need_no_counterpart(tmp_path: Path) -> None:
     a = write_folder(tmp_path / "a", answers_of([1] * 20), changed("settings", {}))
     b = write_folder(tmp_path / "b", answers_of([1] * 20), changed("settings", {"weights": "w2"}))
@@ -179,3 +226,27 @@ def test_what_is_no_folder_of_answers_is_refused(tmp_path: Path, capsys: pytest.
     c = write_folder(tmp_path / "c", [replace(x, outcome=Outcome.ERROR) for x in answers_of([1])])
     assert main(["compare", str(a), str(c)]) == 2
     assert "no problem was answered in both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["compare", "collapse", "cost", "regrade"])
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("spec.json", b"[" * 100_000, "spec.json: is no spec"),
+        ("spec.json", b'{"benchmarks": null}', "spec.json: is no spec"),
+        ("spec.json", b"\xff\xfe", "spec.json: line 1: is no UTF-8 text"),
+        ("answers.jsonl", b'{"benchmark": 3}\n', "answers.jsonl: line 1: key 'problem_id' is missing"),
+        ("answers.jsonl", b"", "answers.jsonl: holds no answer"),
+    ],
+)
+def test_spoiled_folders_are_refused_and_left_as_they_are(
+    command: str, name: str, content: bytes, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (str(write_folder(tmp_path / side, answers_of([1, 0]))) for side in ("a", "b"))
+    (tmp_path / "b" / name).write_bytes(content)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "b").iterdir()}
+    arguments = {"compare": [a, b], "collapse": [f"0={a}", f"1={b}"], "cost": [b, "--usd-per-gpu-hour", "2"]}
+    assert main([command, *arguments.get(command, [b])]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and str(tmp_path / "b") in err and named in err
+    assert {file.name: file.read_bytes() for file in (tmp_path / "b").iterdir()} == before

@@ -72,6 +72,15 @@ def test_what_cannot_be_priced_is_unknown(tmp_path: Path, capsys: pytest.Capture
     assert "holds no throughput" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"tokens_per_s": "x", "concurrency": 1}', '{"tokens_per_s": -1, "concurrency": 1}']
+)
+def test_another_files_content_is_no_throughput(text: str, tmp_path: Path) -> None:
+    (tmp_path / "throughput.json").write_text(text)
+    with pytest.raises(BadInput, match=r"throughput\.json: holds no throughput; delete it and run again"):
+        read_throughput(tmp_path)
+
+
 def test_energy_is_refused_where_there_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(name)

@@ -145,3 +145,33 @@ def test_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
         store.append(ANSWER)
     assert read_answers(tmp_path) == [ANSWER]
     write(tmp_path)  # the lock is gone with its holder
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ({"problem_id": 3}, "line 2: key 'problem_id' is 3, must be str"),
+        ({"sample": "x"}, "line 2: key 'sample' is \"x\", must be int"),
+        ({"sample": True}, "line 2: key 'sample' is true, must be int"),
+        ({"completion": ["a"]}, "line 2: key 'completion' is [\"a\"], must be str | None"),
+        ({"completion_tokens": float("nan")}, "line 2: key 'completion_tokens' is NaN, must be int | None"),
+        ({"outcome": "great"}, "line 2: key 'outcome' is \"great\", must be one of correct, "),
+        ({"lenient": 3}, "line 2: key 'lenient' is 3, must be one of correct, "),
+        ({}, "line 2: logic problem '1' sample 0 stands there twice, first on line 1; drop one of the two"),
+        ("[" * 100_000, "line 2: is no answer"),
+    ],
+)
+def test_lines_that_cannot_be_an_answer_are_named_with_their_key(
+    line: dict[str, Any] | str, named: str, tmp_path: Path
+) -> None:
+    whole = write(tmp_path, ANSWER)
+    spoiled = line if isinstance(line, str) else json.dumps({**json.loads(whole), **line})
+    (tmp_path / "answers.jsonl").write_bytes(whole + spoiled.encode() + b"\n")
+    with pytest.raises(BadInput) as refusal:
+        read_answers(tmp_path)
+    assert f"{tmp_path / 'answers.jsonl'}: {named}" in str(refusal.value)
+
+
+def test_a_whole_number_of_seconds_is_a_number(tmp_path: Path) -> None:
+    write(tmp_path, replace(ANSWER, latency_s=1, f1=1))
+    assert read_answers(tmp_path)[0].latency_s == 1
