@@ -149,7 +149,8 @@ def grid(
     [bold]- {method: sparsegpt, sparsity: 2:4, name: half}[/bold]
 
     Keys: method, num_bits, group_size, symmetric, sparsity (a share or n:m), act_order, dampening_frac, block_size,
-    propagate; format; name, of the folder, instead of the scheme's own such as gptq-w3-g64-sym.
+    propagate, repair (a mapping of traces and the options of distill); format; name, of the folder, instead of the
+    scheme's own such as gptq-w3-g64-sym.
 
     The model is read once and each layer's inputs are measured once for all schemes that propagate dense. Run again,
     after a kill or Ctrl-C too, it goes on behind the last finished layer; checkpoints that are there are kept.

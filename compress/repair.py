@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.distillation import Distillation
 from compress.errors import InputError, NumericalError, SchemeError, SchemesFailedError, nearest_name
-from compress.traces import load_traces
+from compress.traces import Traces, load_traces
 
 if TYPE_CHECKING:
     from compress.calibration import Calibration
@@ -39,10 +39,28 @@ class Repair:
         content = json.dumps([self.traces_hash, asdict(self.settings)], sort_keys=True)
         return f"repair.{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
+    def load(self) -> Traces:
+        """The file's traces. Raises InputError where they are gone, or not those that were named."""
+        traces = load_traces(Path(self.traces))
+        if traces.content_hash != self.traces_hash:
+            raise InputError("repair.traces", f"{self.traces} (changed)", "the file that it was when this was planned")
+        return traces
+
     def to_json(self) -> dict[str, Any]:
         """As parse_repair reads it, what is not set left out."""
         settings = {key: value for key, value in asdict(self.settings).items() if value is not None}
         return {"traces": self.traces, "traces_hash": self.traces_hash, **settings}
+
+
+@dataclass(frozen=True)
+class _Making:
+    """place: where the compressed model goes, `out` itself without a repair."""
+
+    out: Path
+    place: Path
+    scheme: Scheme
+    format: CheckpointFormat
+    traces: Traces | None
 
 
 def parse_repair(value: object) -> Repair | None:
@@ -77,6 +95,7 @@ def compress_and_repair(
 ) -> list[CompressionReport]:
     """compress_models for schemes of which some have a repair: those are made beside their folders and repaired into
     them. Raises what compress_models and distill_model raise; a repair without a finite loss is its scheme's failure.
+    What was compressed when a process is killed or interrupted stays beside its folder, for the same request.
     """
     from compress.checkpoint import weights_fingerprint
     from compress.distill import distill_model
@@ -85,42 +104,39 @@ def compress_and_repair(
     from compress.report import load_report
 
     missing = []
-    chosen = [
-        choose_format(format, scheme, options.get("platform"), {}) if scheme.repair else format
-        for format, scheme in zip(formats, schemes, strict=True)
-    ]
-    for out, scheme, format in zip(outs, schemes, chosen, strict=True):
-        if scheme.repair is not None and out.exists():
+    for out, scheme, format in zip(outs, schemes, formats, strict=True):
+        if scheme.repair is None:
+            missing.append(_Making(out, out, scheme, format, None))
+        elif out.exists():
             _check_existing(out, weights_fingerprint(model), scheme, calibration)
         else:
-            missing.append((out, out if scheme.repair is None else _beside(out), scheme, format))
+            chosen = choose_format(format, scheme, options.get("platform"), {})
+            beside = out.with_name(f".{out.name}.unrepaired")
+            missing.append(_Making(out, beside, scheme, chosen, scheme.repair.load()))
     failures: dict[Path, NumericalError] = {}
-    plain = [replace(scheme, repair=None) for _, _, scheme, _ in missing]
-    places, wanted = [place for _, place, _, _ in missing], [format for *_, format in missing]
+    plain = [replace(making.scheme, repair=None) for making in missing]
+    places, wanted = [making.place for making in missing], [making.format for making in missing]
     try:
         compress_models(model, places, plain, calibration, formats=wanted, **options)
     except SchemesFailedError as error:
-        failures = {out: error.failures[place] for out, place, _, _ in missing if place in error.failures}
-    for out, place, scheme, _ in missing:
-        repair = scheme.repair
-        if repair is None or out in failures:
+        failures = {making.out: error.failures[making.place] for making in missing if making.place in error.failures}
+    for making in missing:
+        repair, traces = making.scheme.repair, making.traces
+        if repair is None or traces is None or making.out in failures:
             continue
         teacher = model if repair.settings.kd_weight else None
-        traces, device = load_traces(Path(repair.traces)), options.get("device")
-        if traces.content_hash != repair.traces_hash:
-            raise InputError("repair.traces", f"{traces.path} (changed)", "the file that it was when this was planned")
+        device = options.get("device")
         try:
-            distill_model(place, out, traces, repair.settings, teacher=teacher, device=device)
+            distill_model(making.place, making.out, traces, repair.settings, teacher=teacher, device=device)
         except NumericalError as error:
-            failures[out] = error
-        shutil.rmtree(place)
+            failures[making.out] = error
+        except (InputError, OSError):
+            shutil.rmtree(making.place)
+            raise
+        shutil.rmtree(making.place)
     if failures:
         raise SchemesFailedError(failures)
     return [report for out in outs if (report := load_report(out)) is not None]
-
-
-def _beside(out: Path) -> Path:
-    return out.with_name(f".{out.name}.unrepaired")
 
 
 def _check_existing(out: Path, base_fingerprint: str, scheme: Scheme, calibration: Calibration | None) -> None:

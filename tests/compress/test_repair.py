@@ -70,7 +70,23 @@ def test_traces_that_changed_since_are_not_learned(llama: Path, traces: Path, tm
     write(traces, [talk("who", "anna"), talk("where", "market")])
     with pytest.raises(InputError, match=r"repair\.traces is .*changed"):
         compress_models(llama, [tmp_path / "out"], [scheme], device="cpu")
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["traces.jsonl"]
+
+
+def test_what_was_compressed_before_a_kill_is_not_compressed_again(llama: Path, traces: Path, tmp_path: Path) -> None:
+    scheme, left = scheme_of(traces), tmp_path / ".out.unrepaired"
+    compress_models(llama, [left], [replace(scheme, repair=None)], device="cpu")
+    layers: list[int] = []
+    (report,) = compress_models(
+        llama, [tmp_path / "out"], [scheme], device="cpu", on_progress=lambda done, total: layers.append(done)
+    )
+    assert (layers, left.exists(), report.method) == ([], False, "distill")
+
+
+def test_a_student_that_cannot_be_trained_leaves_nothing(llama: Path, traces: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="max_seq_length is 2, must be longer"):
+        compress_models(llama, [tmp_path / "out"], [scheme_of(traces, max_seq_length=2)], device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["traces.jsonl"]
 
 
 def test_impossible_repairs_name_the_key(llama: Path, traces: Path, tmp_path: Path) -> None:
