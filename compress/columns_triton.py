@@ -146,7 +146,7 @@ def _fix_columns(
                 place = (tl.load(order + j) // group_size) * num_rounded + rows - first_rounded
                 s = tl.load(scale + place, mask=inside, other=1.0)
                 z = tl.load(zero_point + place, mask=inside, other=0.0)
-                code = _divide(value, s) + z
+                code = divide(value, s) + z
                 code = tl.where(code < lowest, lowest.to(w.dtype), code)  # so that NaN stays NaN
                 code = tl.where(code > highest, highest.to(w.dtype), code)
                 q = ((code + ROUNDING) - ROUNDING - z) * s
@@ -160,7 +160,7 @@ def _fix_columns(
                 else:
                     chosen = tl.load(kept, mask=inside, other=1).to(tl.int32)
                 q = tl.where(chosen != 0, q, 0.0)
-            e = _divide(value - q, tl.load(U + j * (U_stride + 1)))
+            e = divide(value - q, tl.load(U + j * (U_stride + 1)))
             tl.store(W + j * num_rows + rows, q, mask=inside)
             tl.store(E + j * num_rows + rows, e, mask=inside)
             w -= tl.load(U + j * U_stride + columns, mask=real, other=0.0)[:, None] * e[None, :]
@@ -168,7 +168,7 @@ def _fix_columns(
 
 
 @triton.jit
-def _divide(a, b):
+def divide(a, b):
     """Rounded to nearest: the plain division of fp32 is not."""
     if a.dtype == tl.float32:
         return tl.div_rn(a, b)
@@ -179,7 +179,7 @@ def _divide(a, b):
 def _choose_pattern(w, U, U_stride, columns, real, j, num_kept, pattern_width):
     """Bit k of each row: whether column j + k is kept, one of the num_kept dearest; of equal ones the first."""
     diagonal = tl.load(U + columns * (U_stride + 1), mask=real, other=1.0)
-    costs = _divide(w * w, (diagonal * diagonal)[:, None] + tl.zeros_like(w))
+    costs = divide(w * w, (diagonal * diagonal)[:, None] + tl.zeros_like(w))
     here = (columns >= j) & (columns < j + pattern_width)
     bits = tl.zeros([w.shape[1]], tl.int32)
     for k in range(pattern_width):

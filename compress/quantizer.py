@@ -116,11 +116,11 @@ def search_range(weight: Tensor, spec: GridSpec, hessian: Tensor | None = None) 
 
 def to_codes(weight: Tensor, grid: Grid) -> Tensor:
     """Nearest codes of weight [R, C], int8 [R, C] (fp8 values for an fp8 grid)."""
-    scale, zero_point = expand(grid.scale, weight.shape[1]), expand(grid.zero_point, weight.shape[1])
+    codes = weight.reshape(*grid.scale.shape, -1) / grid.scale.unsqueeze(-1)
     if grid.spec.is_fp8:
-        return (weight / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
-    codes = (weight / scale + zero_point).round().clamp(grid.spec.lowest, grid.spec.highest)
-    return codes.to(torch.int8)
+        return codes.clamp_(-FP8_MAX, FP8_MAX).to(FP8).reshape(weight.shape)
+    codes += grid.zero_point.unsqueeze(-1)
+    return codes.round_().clamp_(grid.spec.lowest, grid.spec.highest).to(torch.int8).reshape(weight.shape)
 
 
 def from_codes(codes: Tensor, grid: Grid) -> Tensor:

@@ -173,8 +173,12 @@ def _sweep(parts: Sequence[_Part], inputs: InputStatistics, stored_dtype: torch.
     scheme = parts[0].scheme
     used, order = inputs.factor(scheme.dampening_frac, bool(scheme.act_order))
     lanes = []
+    stacked: dict[tuple[str, ...], Tensor] = {}
     for part in parts:
-        weight = used.without_dead(torch.cat(list(part.weights.values())), order)
+        names = tuple(part.weights)
+        if names not in stacked:
+            stacked[names] = used.without_dead(torch.cat(list(part.weights.values())), order)
+        weight = stacked[names]
         if part.scheme.method is Method.GPTAQ and inputs.cross is not None:
             weight = asymmetric_target(weight, inputs.cross, used, order)
         lanes.append(Lane(weight, grid_spec(part.scheme, stored_dtype), _pruning(part), part.scheme.block_size))

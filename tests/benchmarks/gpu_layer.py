@@ -30,7 +30,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from compress import forward, hessian, solve, walk
+from compress import columns, forward, hessian, solve, walk
 from compress.activations import Activations, Batch
 from compress.families import linear_shapes, stages_of
 from compress.job import Job, Target
@@ -268,19 +268,22 @@ def main() -> None:
     group = SHAPES[size]["group"]
     dense, compressed = schemes_of(group, "dense"), schemes_of(group, "compressed")
     in_order = [replace(scheme, act_order=False) for scheme in dense]
-    cases: list[tuple[str, list[Scheme], int]] = [
-        ("12 dense", dense, arguments.repeats),
-        ("1 dense, gptq w4", dense[:1], arguments.repeats),
-        ("1 dense, sparsegpt 50 %", dense[10:11], arguments.repeats),
-        ("12 dense, no act-order", in_order, arguments.repeats),
-        ("12 compressed", compressed, min(arguments.repeats, 2)),
-        ("1 compressed, gptq w4", compressed[:1], arguments.repeats),
+    cases: list[tuple[str, list[Scheme], int, bool]] = [
+        ("12 dense", dense, arguments.repeats, False),
+        ("1 dense, gptq w4", dense[:1], arguments.repeats, False),
+        ("1 dense, sparsegpt 50 %", dense[10:11], arguments.repeats, False),
+        ("12 dense, no act-order", in_order, arguments.repeats, False),
+        ("12 dense, errors passed on in TF32", dense, arguments.repeats, True),
+        ("12 compressed", compressed, min(arguments.repeats, 2), False),
+        ("1 compressed, gptq w4", compressed[:1], arguments.repeats, False),
     ]
     layer = None
-    for name, schemes, repeats in cases:
+    for name, schemes, repeats, tf32 in cases:
         if f"{size}: {name}" not in results:
+            columns.SWEEP_TF32 = tf32
             layer = layer or Layer(size, matrices, device)
             results.add(f"{size}: {name}", **measure(layer, schemes, repeats, stages=True))
+    columns.SWEEP_TF32 = False
     del layer
     if size == "8B" and "70B: 12 dense" not in results:
         results.add("70B: 12 dense", **measure(Layer("70B", matrices, device), dense, 0, stages=False))

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from compress import columns
 from compress.gptq import solve_gptq
 from compress.hessian import HessianSum, factor, falling_diagonal, full_precision
 from compress.lanes import Pruning
@@ -167,9 +168,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loop-repeats", type=int, default=1)
+    parser.add_argument("--tf32", action="store_true", help="ours passes errors on in TF32; lines of their own")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32, columns.SWEEP_TF32 = False, arguments.tf32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     matrices = load_matrices(arguments.matrices)
     shapes = [(48, 64), (64, 160)] if arguments.tiny else [(4096, 4096), (1024, 4096), (14336, 4096), (4096, 14336)]
@@ -177,14 +179,14 @@ def main() -> None:
     results = Results(arguments.output / "solve.jsonl")
     held: dict[int, Tensor] = {}
     warmed = False
-    for rows, columns in shapes:
+    for rows, width in shapes:
         for case in cases(32 if arguments.tiny else 128):
-            name = f"{rows}x{columns}: {case.name}"
+            name = f"{rows}x{width}: {case.name}{', TF32' if arguments.tf32 else ''}"
             if name in results:
                 continue
-            if columns not in held:
-                held = {columns: hessian_of(matrices.make_inputs(columns, sequences, length, device=device))}
-            hessian, weight = held[columns], matrices.make_weight(rows, columns, device=device)
+            if width not in held:
+                held = {width: hessian_of(matrices.make_inputs(width, sequences, length, device=device))}
+            hessian, weight = held[width], matrices.make_weight(rows, width, device=device)
             if not warmed:  # CUDA's libraries, for the loop too
                 solve_by_loop(weight[:64, :256].contiguous(), hessian[:256, :256].contiguous(), case)
                 warmed = True

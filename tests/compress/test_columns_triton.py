@@ -16,6 +16,8 @@ from compress.columns import solve_columns
 from compress.columns_triton import step_width
 from compress.hessian import HessianSum, factor, falling_diagonal
 from compress.lanes import Lane, Pruning, Solved
+from compress.masks import keep_largest
+from compress.masks_triton import Segment, prune_cheapest
 from compress.methods import Observer
 from compress.quantizer import GridSpec
 from tests.compress import reference_solvers as naive
@@ -96,7 +98,10 @@ def test_pruning_equals_explicit_inverses_and_the_loop(pattern: tuple[int, int] 
 
 @pytest.mark.parametrize("act_order", [False, True])
 @pytest.mark.parametrize(("rows", "columns"), [(70, 72), (64, 128), (5, 200)])
-def test_lanes_of_all_kinds_in_sizes_that_divide_nothing(rows: int, columns: int, act_order: bool) -> None:
+def test_lanes_of_all_kinds_in_sizes_that_divide_nothing(
+    rows: int, columns: int, act_order: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.columns.SPAN", 64)  # more than one of them
     weight, hessian = problem(2, rows, columns, torch.float32)
     given = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)).to(DEVICE) > 0.5
     lanes = [
@@ -120,6 +125,23 @@ def test_equal_costs_keep_the_first_columns_of_a_pattern() -> None:
     (ours,), (theirs,) = solve_both([Lane(weight, None, Pruning(0.5, (2, 4), 16, (3,)))], hessian)
     assert_same(ours, theirs)
     assert ours.keep_mask is not None and ours.keep_mask[0].tolist() == [True, True, False, False] * 4
+
+
+@pytest.mark.parametrize("num_pruned", [0, 1, 900, 1999, 2000])
+def test_the_cheapest_are_those_of_the_sort_and_the_first_of_equals(num_pruned: int) -> None:
+    generator = torch.Generator().manual_seed(num_pruned)
+    W = torch.randint(-6, 7, (40, 300), generator=generator).float()  # many ties
+    W[:, 150:] = torch.randn(40, 150, generator=generator) * 10.0 ** torch.randint(-6, 6, (1, 150), generator=generator)
+    W, squared = W.to(DEVICE), (torch.rand(40, 1, generator=generator) + 0.5).to(DEVICE)
+    squared[:20] = 1
+    segments = [Segment(0, 50, num_pruned), Segment(50, 149, num_pruned // 2), Segment(200, 299, num_pruned)]
+    keep = torch.ones(40, 299, dtype=torch.bool, device=DEVICE)
+    prune_cheapest(W, squared, keep, segments)
+    for segment in segments:
+        rows = slice(segment.first, segment.last)
+        expected = keep_largest((W[:, rows].square() / squared).T, segment.num_pruned).T
+        assert torch.equal(keep[:, rows], expected)
+    assert keep[:, 149:200].all()
 
 
 def test_halves_are_rounded_to_even_and_nan_stays() -> None:
