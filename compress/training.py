@@ -83,7 +83,8 @@ def train(
             loss += part_loss.item()
         norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         if not (math.isfinite(loss) and torch.isfinite(norm)):
-            raise NumericalError(f"the loss is {loss} at step {step} of {len(batches)}: try a lower learning rate")
+            found = f"the loss is {loss} and the gradient's norm {norm:g}"
+            raise NumericalError(f"{found} at step {step} of {len(batches)}: try a lower learning rate")
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
