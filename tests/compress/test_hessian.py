@@ -21,7 +21,9 @@ def test_batches_add_up_to_twice_the_mean_outer_product(num_columns: int) -> Non
     torch.testing.assert_close(total.mean(), 2 * x.T @ x / 50)
 
 
-def test_upper_factor_is_that_of_the_damped_inverse() -> None:
+@pytest.mark.parametrize("largest_solved", [512, 2])  # at once, by halves
+def test_upper_factor_is_that_of_the_damped_inverse(largest_solved: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.hessian.MAX_SOLVED", largest_solved)
     x = inputs(40, 12)
     hessian = 2 * x.T @ x / 40
     used = factor(hessian, 0.05)

@@ -222,6 +222,18 @@ def test_a_scheme_without_a_solution_takes_no_other_with_it(llama: Path, tmp_pat
         compress_model(llama, tmp_path / "alone", schemes[1], TEXTS)
 
 
+def test_schemes_solved_one_after_the_other_are_those_solved_together(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schemes = of_both_kinds(GRID[:4], Propagate.DENSE)
+    together = compress_models(llama, tmp_path / "together", schemes, TEXTS)
+    monkeypatch.setattr("compress.walk.SOLVED_WEIGHTS", 1)
+    apart = compress_models(llama, tmp_path / "apart", schemes, TEXTS)
+    for one, other in zip(together, apart, strict=True):
+        assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+
+
 def test_a_killed_pass_goes_on_behind_its_last_layer_with_the_same_bytes(llama: Path, tmp_path: Path) -> None:
     schemes = [*GRID[5:8], *of_both_kinds([*GRID[:2], GRID[5]], Propagate.DENSE)]
     assert {scheme.propagate for scheme in schemes} == set(Propagate)
