@@ -67,11 +67,8 @@ def shapes_from_config(config: Mapping[str, Any]) -> Shapes:
 
 def linear_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
     """The weights that a scheme changes, {name without ".weight": (rows, columns)}."""
-    return {
-        name.removesuffix(".weight"): (shape[0], shape[1])
-        for name, shape in shapes.items()
-        if name.startswith("model.layers.") and name.endswith(".weight") and name.split(".")[-2] in _LINEAR
-    }
+    stems = ((name.removesuffix(".weight"), shape) for name, shape in shapes.items() if name.endswith(".weight"))
+    return {stem: (shape[0], shape[1]) for stem, shape in stems if stem.rpartition(".")[2] in _LINEAR}
 
 
 def routers_of(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -1,7 +1,8 @@
 """config.json of a model without the network: from its folder, from the Hub's local cache, or known here by heart.
 
-Sources of the shapes: the config.json of deepseek-ai/DeepSeek-R1-Distill-* on the Hugging Face Hub. Their parameter
-counts (1,777,088,000 to 70,553,706,496) are what the Hub shows for them; a test compares.
+Sources of the shapes: the config.json of each on the Hugging Face Hub. Their parameter counts (1,777,088,000 to
+671,026,419,200) are what the Hub shows for them; a test compares. Of DeepSeek-R1 it is the copy in 16 bits: what
+DeepSeek published is quantized already.
 """
 
 from __future__ import annotations
@@ -43,6 +44,27 @@ KNOWN_CONFIGS: dict[str, Config] = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B": _decoder("qwen2", 152_064, 5120, 27_648, 64, 40, 8),
     "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": _decoder("llama", 128_256, 4096, 14_336, 32, 32, 8),
     "deepseek-ai/DeepSeek-R1-Distill-Llama-70B": _decoder("llama", 128_256, 8192, 28_672, 80, 64, 8),
+    "Qwen/Qwen3-30B-A3B": {
+        **_decoder("qwen3_moe", 151_936, 2048, 6144, 48, 32, 4),
+        "moe_intermediate_size": 768,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "max_position_embeddings": 40_960,
+    },
+    "unsloth/DeepSeek-R1-BF16": {
+        **_decoder("deepseek_v3", 129_280, 7168, 18_432, 61, 128, 128),
+        "moe_intermediate_size": 2048,
+        "n_routed_experts": 256,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 8,
+        "first_k_dense_replace": 3,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "max_position_embeddings": 163_840,
+    },
 }
 
 

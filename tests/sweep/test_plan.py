@@ -170,4 +170,6 @@ def test_known_shapes_have_the_published_number_of_parameters() -> None:
         "Qwen-32B": 32_763_876_352,
         "Llama-8B": 8_030_261_248,
         "Llama-70B": 70_553_706_496,
+        "30B-A3B": 30_532_122_624,
+        "R1-BF16": 671_026_419_200,
     }
