@@ -26,6 +26,8 @@ from compress.shards import TensorReader
 BATCH_TOKENS = 8192
 # What a layer adds to the residual stream, in order.
 BLOCKS = ("self_attn", "mlp")
+# Modules whose outputs are all that a block adds; none in a layer of experts.
+BLOCK_ENDS = ("self_attn.o_proj", "mlp.down_proj")
 
 
 class _ReachedError(Exception):

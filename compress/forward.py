@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from compress.activations import Activations, Batch
-from compress.decoder import BATCH_TOKENS, BLOCKS, block_of, ends_block, pass_block, pass_inputs, unit_inputs
+from compress.decoder import (
+    BATCH_TOKENS,
+    BLOCK_ENDS,
+    BLOCKS,
+    block_of,
+    ends_block,
+    pass_block,
+    pass_inputs,
+    unit_inputs,
+)
 from compress.experts import SAMPLE_PER_COLUMN, Experts, is_sparse, mix, needed_tokens
 from compress.families import Stage, Unit, is_expert
 from compress.gptaq import CrossSum
@@ -121,8 +130,7 @@ def measure_stage(
     """The inputs of units of one stage. The batches, and the twin's, are as they were."""
     sums = _Sums(layer, units, batches)
     watched = sums.watched(block_of(units))
-    alone = len(units) == 1 and not is_expert(units[0][0]) and ends_block((units[0],))
-    room = KEPT_INPUT_BYTES if alone and len(watched) == 1 else 0
+    room = KEPT_INPUT_BYTES if units[0][0] in BLOCK_ENDS else 0
     for index, stored in enumerate(batches):
         batch = activations.load(stored)
         seen = unit_inputs(layer, watched, batch)

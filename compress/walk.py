@@ -310,9 +310,11 @@ def _dtype_of(name: str, job: Job) -> torch.dtype:
 def _put(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         module, _, parameter = name.rpartition(".")
-        before = layer.get_parameter(name)
-        stored = nn.Parameter(tensor.to(before.device, before.dtype), requires_grad=False)
-        setattr(layer.get_submodule(module), parameter, stored)
+        owner = layer.get_submodule(module)
+        before = getattr(owner, parameter)
+        stored = tensor.to(before.device, before.dtype)
+        is_parameter = isinstance(before, nn.Parameter)  # else a buffer
+        setattr(owner, parameter, nn.Parameter(stored, requires_grad=False) if is_parameter else stored)
 
 
 def _outer_tensor(job: Job, target: Target, name: str, tensor: Tensor) -> Tensor:
