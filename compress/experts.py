@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.hessian import HessianSum
 
 # Tokens for each column of an expert's inputs below which its Hessian is mixed with that of all the layer's tokens, and
-# for each column those that stand for all. Measured: docs/compression.md, "Experts that see few tokens".
+# for each column those that stand for all. Measured: docs/compression.md, "Models with experts".
 TOKENS_PER_COLUMN = 1
 SAMPLE_PER_COLUMN = 4
 

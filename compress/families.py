@@ -140,7 +140,7 @@ def _latent_attention(config: Mapping[str, Any], hidden: int) -> Shapes:
     """DeepSeek's attention: queries, keys and values come from narrow latents (arXiv 2405.04434, section 2.1)."""
     heads, rank = _size(config, "num_attention_heads"), _size(config, "kv_lora_rank")
     plain, rotary, value = (_size(config, key) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    query, query_rank = heads * (plain + rotary), config.get("q_lora_rank")
+    query, query_rank = heads * (plain + rotary), config.get("q_lora_rank", 1536)  # null: none
     shapes: Shapes = {}
     if query_rank is None:
         shapes["q_proj.weight"] = (query, hidden)

@@ -5,9 +5,10 @@ Shapes: N tokens, T positions of a row, C columns/in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,12 +41,12 @@ HESSIAN_BYTES = 1 << 34
 @dataclass
 class Measured:
     """One unit's inputs. own: those that came. everyone: those that would come if all tokens of the layer were routed
-    there, where few came, else None. cross: against the dense twin's, None without one. kept: the first inputs, batch
-    by batch, where they are needed again.
+    there, summed when asked for, where few came, else None. cross: against the dense twin's, None without one. kept:
+    the first inputs, batch by batch, where they are needed again.
     """
 
     own: HessianSum
-    everyone: HessianSum | None = None
+    everyone: Callable[[], HessianSum] | None = None
     cross: CrossSum | None = None
     kept: list[Tensor] = field(default_factory=list)
 
@@ -60,7 +61,7 @@ class Measured:
 
     def hessian(self) -> Tensor:
         """H [C, C]. Raises NumericalError when there were no tokens or a value is not finite."""
-        return self.own.mean() if self.everyone is None else mix(self.own, self.everyone)
+        return self.own.mean() if self.everyone is None else mix(self.own, self.everyone())
 
     def statistics(self, feeder: Feeder | None) -> InputStatistics:
         """What solvers need; feeder: what makes the inputs. Raises NumericalError as hessian() does."""
@@ -173,6 +174,7 @@ class _Sums:
         num_tokens = sum(batch.num_tokens for batch in batches)
         self._stride = max(1, num_tokens // (SAMPLE_PER_COLUMN * max(columns))) if columns else 0
         self._sample: list[Tensor] = []
+        self._of_tokens: HessianSum | None = None  # of the sample itself, which all gates and ups read
 
     def watched(self, block: str) -> list[Unit]:
         """What must be seen of a block."""
@@ -193,21 +195,22 @@ class _Sums:
             found.cross.add(batch.tokens(seen[unit]), batch.tokens(inputs))
 
     def finish(self) -> dict[Unit, Measured]:
-        shared: HessianSum | None = None
         for unit, found in self.measured.items():
             if is_expert(unit[0]) and found.num_tokens < needed_tokens(found.own.num_columns):
-                reads_tokens = not ends_block((unit,))
-                found.everyone = shared if reads_tokens and shared else self._of_all(unit)
-                shared = found.everyone if reads_tokens else shared
+                found.everyone = partial(self._of_all, unit, found.own.num_columns)
         return self.measured
 
-    def _of_all(self, unit: Unit) -> HessianSum:
+    @torch.no_grad()
+    def _of_all(self, unit: Unit, num_columns: int) -> HessianSum:
+        if self._of_tokens is not None and not ends_block((unit,)):
+            return self._of_tokens
         name, _, module = unit[0].rpartition(".")
         expert: Any = self._layer.get_submodule(name)
-        total = HessianSum(self.measured[unit].own.num_columns)
-        sample = torch.cat(self._sample)
+        total, sample = HessianSum(num_columns), torch.cat(self._sample)
         for start in range(0, len(sample), BATCH_TOKENS):
             total.add(expert.inputs_of(module, sample[start : start + BATCH_TOKENS]))
+        if not ends_block((unit,)):
+            self._of_tokens = total
         return total
 
 
