@@ -24,7 +24,7 @@ from torch import Tensor
 
 from compress.hessian import matmul_precision
 from compress.lanes import Lane, Solved, block_width, is_static
-from compress.masks import keep_largest, keep_pattern, num_to_prune
+from compress.masks import Segment, keep_pattern, num_to_prune, prune_cheapest, pruning_costs
 from compress.quantizer import Grid, fit_grid, to_codes
 
 if TYPE_CHECKING:
@@ -232,35 +232,24 @@ class _Stack:
         """Set the masks of the columns that start here, from what pruning each weight would cost: w^2 / U[j, j]^2. The
         kernel chooses patterns itself.
         """
-        shares: dict[int, list[tuple[int, int, int]]] = {}
+        segments: dict[int, list[Segment]] = {}
         for rows in self.rows:
             pruning = rows.lane.pruning
             if pruning is None or column % pruning.width or (pruning.pattern and self.kernel):
                 continue
             end = min(column + pruning.width, self.keep.shape[0])
             if pruning.pattern:
-                scores = self._costs(W, squared_diagonal, rows.first, rows.last, end - column)
+                scores = pruning_costs(W[: end - column, rows.first : rows.last], squared_diagonal)
                 self.keep[column:end, rows.first : rows.last] = keep_pattern(scores, pruning.pattern).T
                 continue
             first = rows.first
             for num_rows in pruning.row_counts:
                 num_pruned = num_to_prune(pruning.sparsity, num_rows * end, num_rows * column)
-                shares.setdefault(end, []).append((first, first + num_rows, num_pruned))
+                segments.setdefault(end, []).append(Segment(first, first + num_rows, num_pruned))
                 first += num_rows
-        for end, parts in shares.items():
-            if self.kernel and W.dtype == torch.float32:
-                from compress.masks_triton import Segment, prune_cheapest
-
-                segments = [Segment(*part) for part in parts]
-                prune_cheapest(W[: end - column], squared_diagonal, self.keep[column:end], segments)
-                continue
-            for first, last, num_pruned in parts:
-                scores = self._costs(W, squared_diagonal, first, last, end - column)
-                self.keep[column:end, first:last] = keep_largest(scores, num_pruned).T
-
-    @staticmethod
-    def _costs(W: Tensor, squared_diagonal: Tensor, first: int, last: int, num_columns: int) -> Tensor:
-        return (W[:num_columns, first:last].square() / squared_diagonal[:num_columns]).T
+        for end, parts in segments.items():
+            mine, keep = W[: end - column], self.keep[column:end]
+            prune_cheapest(mine, squared_diagonal, keep, parts, with_kernel=self.kernel is not None)
 
     def finish(self) -> list[Solved]:
         found = {id(rows.lane): self._solved(rows) for rows in self.rows}

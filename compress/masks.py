@@ -5,10 +5,44 @@ Shapes: R rows/out, C columns/in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from compress.scheme import Pattern
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows first..last of a stack, of whose weights num_pruned are pruned, the cheapest ones of all rows together."""
+
+    first: int
+    last: int
+    num_pruned: int
+
+
+def prune_cheapest(
+    W: Tensor, squared_diagonal: Tensor, keep: Tensor, segments: Sequence[Segment], *, with_kernel: bool
+) -> None:
+    """Set keep [B, P], bool, at the rows of segments: False for the weights that cost least, see pruning_costs.
+
+    W [B, R]: transposed weights, P of whose rows have masks. with_kernel: by Triton kernels, which know fp32 alone.
+    """
+    if with_kernel and W.dtype == torch.float32:
+        from compress.masks_triton import prune_by_counting
+
+        prune_by_counting(W, squared_diagonal, keep, [(part.first, part.last, part.num_pruned) for part in segments])
+        return
+    for part in segments:
+        costs = pruning_costs(W[:, part.first : part.last], squared_diagonal)
+        keep[:, part.first : part.last] = keep_largest(costs, part.num_pruned).T
+
+
+def pruning_costs(W: Tensor, squared_diagonal: Tensor) -> Tensor:
+    """w^2 / U[j, j]^2 [R, B] of transposed weights W [B, R]; squared_diagonal: U[j, j]^2 of these columns and more."""
+    return (W.square() / squared_diagonal[: len(W)]).T
 
 
 def keep_largest(scores: Tensor, num_pruned: int) -> Tensor:

@@ -12,7 +12,6 @@ threshold go, a pass between counts them tile by tile, so that each knows how ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -25,28 +24,20 @@ ROWS, SUB, NUM_WARPS = 128, 32, 4
 LEVELS, BINS = 4, 256
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Rows first..last of a stack, of which num_pruned weights are pruned together."""
+def prune_by_counting(
+    W: Tensor, squared_diagonal: Tensor, keep: Tensor, segments: Sequence[tuple[int, int, int]]
+) -> None:
+    """masks.prune_cheapest for W [B, R] fp32 and segments (first row, last row, number to prune).
 
-    first: int
-    last: int
-    num_pruned: int
-
-
-def prune_cheapest(W: Tensor, squared_diagonal: Tensor, keep: Tensor, segments: Sequence[Segment]) -> None:
-    """Set keep [B, P], bool, at the segments' rows: False for their cheapest weights by w^2 / squared_diagonal [B].
-
-    W [B, R] fp32, keep: the first P of its rows; both with a column's values side by side.
+    W and keep [B, P] have a column's values side by side; squared_diagonal holds one value a column.
     """
     assert W.dtype == torch.float32 and W.stride(1) == 1 and keep.stride(1) == 1
     table: list[list[int]] = []
-    for number, segment in enumerate(segments):
+    for number, (first_row, last_row, _) in enumerate(segments):
         start = len(table)
-        firsts = range(segment.first, segment.last, ROWS)
-        table += [[first, min(first + ROWS, segment.last), number, start] for first in firsts]
+        table += [[row, min(row + ROWS, last_row), number, start] for row in range(first_row, last_row, ROWS)]
     tiles = torch.tensor(table, dtype=torch.int32).to(W.device, non_blocking=True)
-    wanted = torch.tensor([segment.num_pruned for segment in segments], dtype=torch.int32)
+    wanted = torch.tensor([num_pruned for _, _, num_pruned in segments], dtype=torch.int32)
     counts = torch.zeros(len(segments), LEVELS, BINS, dtype=torch.int32, device=W.device)
     ties = torch.zeros(len(table), dtype=torch.int32, device=W.device)
     of_weights = (W, squared_diagonal, tiles, wanted.to(W.device, non_blocking=True), counts)

@@ -60,7 +60,7 @@ def schemes_of(group: int, propagate: str) -> list[Scheme]:
 class Host:
     """Stands for a PartialCheckpoint: counts the bytes that would be written, and collects the losses."""
 
-    num_bytes: int = 0
+    sizes: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     failure: Exception | None = None
 
@@ -69,7 +69,7 @@ class Host:
         return self
 
     def write(self, name: str, tensor: Tensor) -> None:
-        self.num_bytes += tensor.numel() * tensor.element_size()
+        self.sizes.append(tensor.numel() * tensor.element_size())
 
     def finish_layer(self, reports: Sequence[LayerReport], fallbacks: dict[str, int]) -> None:
         self.losses += [report.loss for report in reports if report.loss is not None]
@@ -240,7 +240,7 @@ def measure(layer: Layer, schemes: Sequence[Scheme], repeats: int, *, stages: bo
         "min_s": round(min(took), 4),
         "first_s": round(runs[0][0], 4),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if torch.cuda.is_available() else None,
-        "copied_gb": round(sum(host.num_bytes for host in hosts) / 1e9, 3),
+        "copied_gb": round(sum(sum(host.sizes) for host in hosts) / 1e9, 3),
         "losses": {
             scheme.name: round(sum(host.losses) / len(host.losses), 7)
             for scheme, host in zip(schemes, hosts, strict=True)

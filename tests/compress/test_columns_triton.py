@@ -16,8 +16,7 @@ from compress.columns import solve_columns
 from compress.columns_triton import step_width
 from compress.hessian import HessianSum, factor, falling_diagonal
 from compress.lanes import Lane, Pruning, Solved
-from compress.masks import keep_largest
-from compress.masks_triton import Segment, prune_cheapest
+from compress.masks import Segment, prune_cheapest
 from compress.methods import Observer
 from compress.quantizer import GridSpec
 from tests.compress import reference_solvers as naive
@@ -136,12 +135,11 @@ def test_the_cheapest_are_those_of_the_sort_and_the_first_of_equals(num_pruned: 
     squared[:20] = 1
     segments = [Segment(0, 50, num_pruned), Segment(50, 149, num_pruned // 2), Segment(200, 299, num_pruned)]
     keep = torch.ones(40, 299, dtype=torch.bool, device=DEVICE)
-    prune_cheapest(W, squared, keep, segments)
-    for segment in segments:
-        rows = slice(segment.first, segment.last)
-        expected = keep_largest((W[:, rows].square() / squared).T, segment.num_pruned).T
-        assert torch.equal(keep[:, rows], expected)
-    assert keep[:, 149:200].all()
+    expected = keep.clone()
+    prune_cheapest(W, squared, keep, segments, with_kernel=True)
+    prune_cheapest(W, squared, expected, segments, with_kernel=False)
+    assert torch.equal(keep, expected)
+    assert (~keep).sum() == 2 * num_pruned + num_pruned // 2
 
 
 def test_halves_are_rounded_to_even_and_nan_stays() -> None:
