@@ -10,6 +10,8 @@ its own system of equations over the shared Hessian:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -73,6 +75,8 @@ def solve_obr(
     restored = restore_pruned(factor.without_dead(weight), keep, damped)
     if spec is None:
         return Solved(restored, keep_mask=keep)
+    if spec.group_size == weight.shape[1]:  # one group is the whole row
+        spec = replace(spec, group_size=None)
     half = _first_half(weight.shape[1], spec)
     whole_rows = fit_grid(restored, spec) if spec.group_size is None else None
     first = whole_rows or fit_grid(restored[:, :half], spec)

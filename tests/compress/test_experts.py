@@ -181,10 +181,13 @@ def test_experts_that_see_few_tokens_are_handled_and_counted(propagate: Propagat
     folder = model_of("Qwen3Moe")
     few = Calibration(texts=tuple(sentences(1)), num_samples=1, max_seq_length=9)
     report = compress_model(folder, tmp_path / "out", Scheme(Method.GPTQ, 3, 32, propagate=propagate), few)
-    _, chosen = routed(folder, few)
+    hidden, chosen = routed(folder, few)
     counts = torch.bincount(chosen.flatten(), minlength=8).tolist()
     assert min(counts) == 0 < max(counts)
     if propagate is Propagate.DENSE:
+        unseen = [f"model.layers.1.mlp.experts.{counts.index(0)}.{name}" for name in ("gate_proj", "up_proj")]
+        weights = {name: tensors_of(folder)[f"{name}.weight"].float() for name in unseen}
+        assert share_changed(weights, hidden, tensors_of(tmp_path / "out")) < 0.01
         seen = {layer.name: layer.num_tokens for layer in report.layers}
         assert [seen[f"model.layers.1.mlp.experts.{expert}.up_proj"] for expert in range(8)] == counts
     assert report.fallbacks["experts_with_few_tokens"] == sum(count < needed_tokens(64) for count in counts) > 4

@@ -80,6 +80,14 @@ def test_obr_equals_explicit_elimination(seed: int, bits: int, symmetric: bool, 
     torch.testing.assert_close(from_codes(solved.codes, solved.grid), solved.weight, rtol=0, atol=1e-12)
 
 
+def test_obr_takes_one_group_for_a_whole_row() -> None:
+    weight, _, hessian = problem(0)
+    channel, group = (
+        solve_obr(weight, hessian, factor(hessian, 0.01), 0.5, spec=GridSpec(3, size)) for size in (None, COLUMNS)
+    )
+    assert torch.equal(channel.weight, group.weight)
+
+
 def test_restored_weights_are_the_best_for_their_mask() -> None:
     weight, _, hessian = problem(3)
     keep = wanda_mask(weight, hessian, 0.5)
