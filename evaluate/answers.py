@@ -62,6 +62,7 @@ _REJECTED_AFTER = re.compile(
     r"|(?:does|can|would)(?: not|n't)\b))",
     re.I,
 )
+_NAMED_AFTER = re.compile(r"^[\s$*)\\\]]*is (?:therefore )?(?:the|our|my) (?:final |correct |right )*answer\b", re.I)
 _HYPOTHETICAL = re.compile(
     r"\b(?:if|had|were)\b[^.\n]{0,120}\bwould (?:be|have been|become|give|equal)\s*[\s$*(\\]*$", re.I
 )
@@ -164,6 +165,7 @@ def committed_boxes(text: str, placeholder: re.Pattern[str] = _PLACEHOLDER) -> l
         and not _REJECTED_AFTER.match(text[box.end :])
     ]
     kept = [b for b in kept if not _HYPOTHETICAL.search(text[max(0, b.start - 200) : b.start])] or kept
+    kept = [b for b in kept if _NAMED_AFTER.match(text[b.end : b.end + 80])] or kept
     meant = kept[-1:]
     for box in reversed(kept[:-1]):
         if not _BETWEEN_CANDIDATES.match(text[box.end : meant[0].start]):

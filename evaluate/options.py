@@ -28,10 +28,14 @@ _CONCLUDES = re.compile(
 _CLAUSE = re.compile(
     r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b"
     r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of)\b)"
-    r"|\s+(?=leaves\b)|,\s+(?=(?:we|you|one|this|that)\s+(?:are|is)\s+left\b)|,\s+(?=(?:she|he|they)\s+(?:must|could|can)\b)|(?<![\s,-])[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
+    r"|\s*(?:=>|⇒|→)\s*|\s+(?=leaves\b)|,\s+(?=(?:we|you|one|this|that)\s+(?:are|is)\s+left\b)|,\s+(?=(?:she|he|they)\s+(?:must|could|can)\b)|(?<![\s,-])[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
     re.I,
 )
-_REASON = re.compile(r"(?<=\S),?\s+(?:because|since|as (?:she|he|they|it|the|\(?[A-Z]\)? is))\b.*$", re.I | re.S)
+_REASON = re.compile(
+    r"(?<=\S),?\s+(?:because|since|(?:even )?though|although|as (?:she|he|they|it|the|\(?[A-Z]\)? is))\b.*$",
+    re.I | re.S,
+)
+_NOT_APPLICABLE = re.compile(r"\bn/a\b", re.I)
 _DOTTED_TIME = re.compile(r"(?<![A-Za-z])([ap])\.\s?m\b\.?", re.I)
 _HOURS = re.compile(r"(?<![\d:])(\d{1,2})(?::00)?\s*(?:-+|to|until|till|through|and)\s*(\d{1,2})(?::00)?\s*([ap]m)\b")
 _CLOCK = re.compile(r"(?<![\d:])(\d{1,2}):00(?!\s*[ap]m|\d)")
@@ -92,6 +96,7 @@ def read_option(text: str, options: str | None) -> Reading:
     options: the text that lists the choices, one a line, "(A) ..."; without it any capital letter is a choice.
     """
     listed = parse_options(options)
+    text = _NOT_APPLICABLE.sub("", text)
     text = _BRACKETED.sub(lambda m: f"({m[1] or m[2]})", _DOTTED_TIME.sub(r"\1m", _without_list(text, listed)))
     if rest := after_correction(text):
         marked = _read_marked(rest, listed)

@@ -21,21 +21,31 @@ _REFUSAL = re.compile(
     r"|(?:cannot|can't|could not) be (?:determined|found|answered)\b"
     r"|(?:is )?(?:ambiguous|too vague)\b"
     r"|(?:is )?(?:unable|not possible|impossible) to (?:determine|answer|say|tell|know)\b"
-    r"|(?:there is |there's )?(?:not enough|insufficient|no) (?:information|definitive answer|data)\b"
-    r"|(?:is )?(?:not (?:specified|available|known|given|stated|provided)|unknown|unclear|no answer|none|n/?a)\W*$)",
+    r"|(?:i have |there is |there's |there isn't )?(?:not enough|enough|insufficient|no)"
+    r" (?:information|definitive answer|data)\b"
+    r"|(?:the )?(?:provided |given )*(?:passages?|contexts?|information|texts?|documents?|paragraphs?)"
+    r"(?: provided| given)? "
+    r"(?:do not|does not|don't|doesn't)\b|i(?:'m| am) afraid\b"
+    r"|(?:none of )?(?:the |these )(?:provided |given )?passages? (?:mention|provide no|give no|say nothing)\b"
+    r"|i (?:would )?need more\b|no information\b"
+    r"|(?:(?:could|can) you |please )+(?:provide|clarify|give|share)\b|(?:the )?information is not\b"
+    r"|(?:is )?not (?:specified|available|known|given|stated|provided|found|mentioned) (?:in|by|anywhere)\b"
+    r"|(?:is )?(?:not (?:specified|available|known|given|stated|provided|found|mentioned)|unknown|unclear|no answer"
+    r"|none|null|n/?a)\W*$)",
     re.I,
 )
 _BUT = re.compile(r"^\W*(?:i'm|i am|i do not|i don't|i cannot|i can't|not)\b[^.\n]*?,?\s+but\s+", re.I)
 _OPENING = re.compile(
-    r"^(?:(?:so|therefore|thus|hence|overall|in (?:short|summary|conclusion):?|probably|possibly|(?:most )?likely"
+    r"^(?:(?:so|therefore|thus|hence|overall|in (?:short|summary|conclusion):?|probably|maybe|perhaps"
+    r"|(?:could|might|may) be|possibly|(?:most )?likely"
     r"|i(?:'d| would)? (?:think|believe|guess|say|suppose)(?: that)?"
-    r"|based on [^,]{1,60}|as far as i know|in [^,]{1,40}(?=, (?:the|it|this|that|he|she|his|her|its)\b))[,:]?\s+)+",
+    r"|(?:based on|according to|from) [^,]{1,60}(?=,)|if i (?:recall|remember)(?: correctly)?|as far as i know"
+    r"|in [^,]{1,40}(?=, (?:the|it|this|that|he|she|his|her|its)\b))[,:]?\s+)+",
     re.I,
 )
 _HEDGE = re.compile(
-    r"^(?:(?:(?:most )?likely|probably|possibly|perhaps|presumably|therefore|thus|then|indeed|simply|actually"
-    r"|definitely|clearly|in fact)\s+)+",
-    re.I,
+    r"^(?:(?:[Mm]ost likely|[Ll]ikely|[Pp]robably|[Pp]ossibly|[Pp]erhaps|[Pp]resumably|therefore|thus|then|indeed"
+    r"|simply|actually|definitely|clearly|in fact)\s+)+"
 )
 _LED_IN = re.compile(r"^(?:the )?(?:(?:final|correct|right|actual) )*answer(?: is| was|:)\s*", re.I)
 _QUOTED = re.compile(r"^\"([^\"]+)\"(?=$|[.,;:]|\s+(?:\(|(?-i:[a-z])))")
@@ -44,30 +54,41 @@ _PARTICIPLE = (
     r"|(?:owned|founded|directed|written|produced|released|published|performed|sung|made|led"
     r"|created|composed|designed|invented|discovered|recorded|portrayed|played|voiced) by)"
 )
+_CHAINED = re.compile(
+    rf"^(?!.*\b(?:answer|spouse|name) (?:is|was)\b.*,)(?=[^,]*(?:{_PARTICIPLE}|\s\w+ed)\s)[^,]{{1,120}},\s+"
+    r"(?:whose|and (?:his|her|its|their))\s[^,.]{1,60}?\s(?:is|was|are|were)\s+(?:called\s+|named\s+)?"
+    r"(?P<span>[^,;:]+?)\.?$",
+    re.I,
+)
+_SOFT = re.compile(r"\b(?<=answer )(?:(?:could|might|may) be|(?:seem|appear)s to be)\b", re.I)
 _COPULA = re.compile(
     r"^(?:(?:(?:the|it|this|that|these|they|he|she|his|her|their|its|there)\b|(?-i:[A-Z])[^.;:,]{0,60}'s\b).*\s"
     r"(?-i:is|was|are|were|became|would be|belongs to|belonged to|died (?:in|on|at)|refers to|attended"
-    r"|studied at|graduated from|lived in|worked (?:at|for)|played for|moved to"
-    r"|(?:happened|occurred|took place|ended|began|started|opened|closed) (?:in|on|at)"
+    r"|studied at|graduated from|lived in|worked (?:at|for)|play(?:s|ed) for|moved to"
+    r"|(?:seem|appear)s? to (?:be|have been)"
+    r"|\w+ed (?:in|on|at)|(?:lies|sits|stands) (?:in|on|at)"
+    r"|(?:happened|occurred|took place|ended|began|started|opened|closed) (?:in|on|at|during)"
     r"|(?:flow|drain|empt(?:y|ie))s? into)"
-    r"|(?:it|that|this|he|she)(?:'s)"
-    rf"|(?-i:[A-Z])[^.;:,]{{0,60}}\s(?:is|was|are|were)(?=\s+{_PARTICIPLE}\s))\s+"
-    rf"(?:(?:called|named(?! after| for)|known as|part of|{_PARTICIPLE}"
+    r"|(?:it|that|this|he|she)(?:'s)|(?:he|she|they|it)\s(?:won|speaks?|married|wrote|directed|founded|plays?|played|joined)"
+    rf"|(?-i:[A-Z])[^.;:,]{{0,60}}\s(?:is|was|are|were)"
+    rf"(?=\s+(?:{_PARTICIPLE}\s|(?:in|at|on)\s+(?:the\s+)?(?-i:[A-Z]))))\s+"
+    rf"(?:(?:called|named(?! after| for)|known as|part of|a member of|{_PARTICIPLE}"
     r"|(?:in|at|on)(?=\s+(?:the\s+)?(?-i:[A-Z\d])))\s+)?"
     r"(?P<span>[^;:]+?)\.?$",
     re.I,
 )
 _SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 15, nine in ten have at most 5
 _CLAUSE = re.compile(
-    r"(?:\s\(|[,;])?\s+(?:because|since|as (?:it|he|she|they|the)|according to|as of \d{4})\b.*$"
+    r"(?:\s\(|[,;])?\s+(?:because|since|(?-i:as) (?:it|he|she|they|the)(?! (?-i:[A-Z]))|according to|as of \d{4})\b.*$"
     r"|[,;]\s+(?:which|who|whose|where|when|and (?:it|he|she|they|its)|i (?:think|believe))\b.*$"
-    r"|;\s+(?:it|he|she|they|this|that|the)\b.*$"
+    r"|\s+(?:rather than|instead of)\b.*$|;\s+(?:it|he|she|they|this|that|the)\b.*$"
     r"|\s+and (?:it|he|she|they) (?:is|was|has|had)\b.*$",
     re.I | re.S,
 )
 _ASIDE = re.compile(
     r"\s*\[\d+\]|(?:,|\s-)\s+(?:an?|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
-    r"|guess))\b.*$|(?:,|\s-)\s+the\s+(?=(?-i:[a-z])).*$|\s-+\s+the\s.*$|\s+\((?-i:(?:[A-Z]\.?){2,6})\)$"
+    r"|guess))\b.*$|(?:,|\s-)\s+the\s+(?=(?-i:[a-z])).*$|\s-+\s+the\s.*$"
+    r"|,\s+(?-i:[a-z]+)\s+of\b.*$|,\s+(?-i:[A-Z])[^,]{1,40}'s\s+(?-i:[a-z])[\w ]*\.?$|\s+\((?-i:(?:[A-Z]\.?){2,6})\)$"
     r"|\s+\((?:located|also|formerly|born|based|founded|in|an?|the|from|now|known|i\.e|as)\b[^()]*\)$"
     r"|\s+\([^()\d\s]+(?:\s+[^()\d\s]+){2,}\)$",
     re.I | re.S,
@@ -75,7 +96,7 @@ _ASIDE = re.compile(
 _CONCLUDES = re.compile(r"^(?:so|therefore|thus|hence|in conclusion|overall)\b", re.I)
 _IS_THE_ANSWER = re.compile(r"^(.{1,80}?)\s+is the (?:final |correct )?answer\.?$", re.I)
 _DATED = re.compile(
-    r"^(?:in|on)\s+(?=\d|(?:January|February|March|April|May|June|July|August|September|October|November|December)\b)",
+    r"^(?:(?:\w+ed|born|built)\s+)?(?:in|on)\s+(?=\d|(?:January|February|March|April|May|June|July|August|September|October|November|December)\b)",
     re.I,
 )
 _SENTENCE_END = re.compile(
@@ -83,7 +104,7 @@ _SENTENCE_END = re.compile(
     r"|So|Therefore|Thus|Hence|Let|Please|Hope|Note|As|Since|According|His|Her|Its|Their|We|I)\b|(?:Wait|Actually|No|Sorry|Correction)\b[,:])"
 )
 _CORRECTED = re.compile(
-    r".*[.!?]\s+(?:(?:(?:no|sorry|correction)[,:]|(?:no )?wait\b[,:]?|actually\b,?)\s*)+"
+    r".*[.!?]\s+(?:(?:(?:no|sorry|correction)[,:.]|(?:no )?wait\b[,:]?|actually\b,?)\s*)+"
     r"(?:(?:it|that)(?:'s| is| was| should be)\s+)?",
     re.I | re.S,
 )
@@ -133,7 +154,10 @@ def number_words_to_digits(text: str) -> str:
 
 def read_span(text: str) -> Reading:
     """Reads the committed short answer out of a completion's final text."""
+    text = _SOFT.sub("is", text)
     boxes = [b for b in (detex(b) for b in committed_boxes(text)) if b]
+    if not boxes and len(sentences(text)) == 1 and _REFUSAL.match(plain(text)) and not _BUT.match(plain(text)):
+        return Reading(None, "refused")
     if boxes:
         return _reading(boxes[-1], "boxed")
     if (match := _CORRECTED.match(text)) and len(text[match.end() :].split()) <= _SHORT:
@@ -149,10 +173,19 @@ def read_span(text: str) -> Reading:
         return Reading(None, "none_found")
     if len(lines) == 1:
         return _read_line(lines[0])
-    for rule, line in (("first_line", lines[0]), ("last_line", lines[-1])):
+    first = _choose_line(lines)
+    for rule, line in (("first_line" if first is lines[0] else "last_line", first), ("last_line", lines[-1])):
         if len(line.split()) <= _SHORT and not line.endswith(":"):
             return _reading(_stated(line) or line, rule)
     return _read_line(lines[-1])
+
+
+def _choose_line(lines: list[str]) -> str:
+    """The first line, or the last where it concludes: a statement after one, a bare answer after a sentence."""
+    first, last = lines[0], lines[-1]
+    is_sentence = first.endswith(".") and len(first.split()) > 3
+    is_led_to = bool(_stated(first) and _stated(last)) or (is_sentence and last[-1].isalnum())
+    return last if is_led_to and len(last.split()) <= _SHORT else first
 
 
 def _read_line(line: str) -> Reading:
@@ -161,13 +194,17 @@ def _read_line(line: str) -> Reading:
     if len(said) > 1 and not _REFUSAL.match(said[0]):
         is_answer_first = len(said[0].split()) <= _SHORT and not _stated(said[0]) and not _CONCLUDES.match(said[-1])
         return _read_line(said[0] if is_answer_first or not _stated(said[-1]) else said[-1])
-    named = _IS_THE_ANSWER.match(line)
+    named = _IS_THE_ANSWER.match(_OPENING.sub("", line))
     stated = named[1] if named else _stated(line)
-    return _reading(stated, "sentence") if stated else _reading(_OPENING.sub("", _BUT.sub("", line)), "whole_text")
+    if stated:
+        return _reading(stated, "sentence")
+    return _reading(_CLAUSE.sub("", _OPENING.sub("", _BUT.sub("", line))), "whole_text")
 
 
 def _stated(line: str) -> str | None:
-    """What the one sentence of a line states: X of "The ... is X", "It was written by X"."""
+    """What the one sentence of a line says: X of "The ... is X", "It was written by X", "... by Y, whose ... is X"."""
+    if (chained := _CHAINED.search(line)) and len(chained["span"].split()) <= _SHORT:
+        return chained["span"]
     sentence = _CLAUSE.sub("", _OPENING.sub("", _BUT.sub("", line)))
     match = None if _SENTENCE_END.search(line) else _COPULA.match(sentence)
     return match["span"] if match and len(match["span"].split()) <= _SHORT else None
@@ -176,7 +213,7 @@ def _stated(line: str) -> str | None:
 def _first_statement(piece: str) -> str:
     """What follows a marker: the first sentence of its line without its reasons and asides."""
     line = _SENTENCE_END.split(piece.splitlines()[0].strip())[0]
-    line = re.sub(r"^not\b[^\n]{0,80}?\bbut\s+", "", line, flags=re.I)
+    line = re.sub(r"^not\b[^\n]{0,80}?(?:\bbut\s+(?:it's\s+)?|[.,;]\s+it(?:'s| is)\s+)", "", line, flags=re.I)
     if quoted := _QUOTED.match(line):
         return quoted[1]
     if len(line.split()) > _SHORT:
