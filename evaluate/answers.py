@@ -29,7 +29,7 @@ _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|math(?:bf|rm|it|sf|tt|bb|cal|normal)|bm|boldsymbol|[mh]box|emph"
     r"|underline|operatorname|boxed|fbox)\s*\{"
 )
-_TEX_SPACE = re.compile(r"\\\\|\\[,;:!>]|\\ |~|\\(?:q?quad|(?:display|text|script)style)(?![A-Za-z])")
+_TEX_SPACE = re.compile(r"\\\\|\\[,;:!>]|\\ |~|\\(?:q?quad|(?:display|text|script)style|space)(?![A-Za-z])")
 _TEX_INVISIBLE = re.compile(
     r"\\[hv]?phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:left|right|[bB]igg?[lr]?|tiny|small|normalsize"
     r"|[lL]arge|LARGE|[hH]uge|bf|rm|it|sf|tt|bfseries|mathstrut|limits|checkmark|blacksquare)(?![A-Za-z])|[_^]\{\s*\}"
@@ -237,7 +237,8 @@ def after_cues(text: str, nouns: str = "answer") -> list[str]:
     Each piece starts at the first word after the marker and ends before the next marker or empty line.
     """
     cue = re.compile(
-        rf"(?:\b{_ADJECTIVE}(?:{nouns}|final (?:result|value))[\"']?(?:\s+(?:to|for|of|in)\s[^.:\n]{{1,120}}?)?\s*"
+        rf"(?:\b{_ADJECTIVE}(?:{nouns}|final (?:result|value))[\"']?(?:\s+(?:to|for|of|in)\s"
+        rf"(?:\"[^\"\n]{{1,200}}\"|[^.:\n]{{1,120}}?))?\s*"
         rf"(?:(?:\bis|{_VERB}\b)(?!n't)\s*:?|'s\b|:|=|→|⇒|-+>?)|\bans\.?\s*(?:[:=]|(?<=\.)(?=\s))"
         rf"|{_ELSEWHERE})\s*(?![\s:])",
         re.I,

@@ -53,7 +53,7 @@ _PLACEHOLDER = re.compile(
     re.I,
 )
 _FINAL_ANSWER = re.compile(r"^[\W_]{0,40}(?:the\s+)?final answer\b", re.I | re.M)
-_DISPLAYED = re.compile(r"\s*(?:\\\[|\$\$)\s*([^$\n]*?)\s*(?:\\\]|\$\$)")
+_DISPLAYED = re.compile(r"\s*(?:\\\[|\$\$)\s*([^$\n]{0,300}?)\s*(?:\\\]|\$\$)")
 _HASHES = re.compile(r"####\s*[$€£]?\s*(.+?)\s*$", re.M)
 _IS_THE_ANSWER = re.compile(
     rf"(?:^|[\s$*(])({_NUMBER})[$*)]*\s+is\s+(?:therefore\s+)?(?:the|our|my)"

@@ -17,12 +17,12 @@ _BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|\(([A-Z])(?=[.,;:]|\s*$)", 
 _MENTION = re.compile(  # a lone A is a choice where it is no article
     r"[(\[]([A-Za-z])[)\]]|\b(?:option|choice)\s+((?-i:[A-Z]))\b|(?<![\w'])((?-i:[A-Z]))\)"
     r"|(?<![\w'])((?-i:[B-HJ-Z]))(?![\w'])"
-    r"|(?<![\w'])((?-i:A))(?=[,.;:!?/]|\s*$|\s+(?:is|was|or|and|but|works|fits|remains|rather|instead|because|since)\b)",
+    r"|(?<![\w'])((?-i:A))(?=[,.;:!?/]|\s*$|\s+(?:is|was|seems|looks|must|or|and|but|works|fits|remains|rather|instead|because|since)\b)",
     re.I,
 )
 _CONCLUDES = re.compile(
-    r"\b(?:therefore|thus|so|hence|consequently|must|only|could(?: only)? have|leav\w+|remain\w+|free|fits?|correct"
-    r"|right|possible|available|consistent|works|go with|choose|pick|select)\b|\bbut (?:it|that|this|now)\b",
+    r"\b(?:therefore|thus|so|hence|consequently|must|only|could(?: only)? have|leav\w+|left with|remain\w+|free|fits?"
+    r"|correct|right|possible|available|consistent|works|go with|choose|pick|select)\b|\bbut (?:it|that|this|now)\b",
     re.I,
 )
 _CLAUSE = re.compile(
@@ -48,7 +48,7 @@ _BARE = re.compile(r"^(?:\d+[.)]\s+)?(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;!)
 _JOINED = r"(?:or|and|/|&|,)\s*(?:possibly\s+|maybe\s+|option\s+|choice\s+)?"
 _REJECTION = re.compile(
     r"\b(?:not(?! (?:conflict|overlap))|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?"
-    r"|rules? out|rul(?:ed|ing) out|eliminat\w+|taken|busy|unavailable|rather than|instead of|thought)\b"
+    r"|rules? out|rul(?:ed|ing) out|eliminat\w+|(?:is|are) out|taken|busy|unavailable|rather than|instead of|thought)\b"
     r"|n't\b(?! (?:conflict|overlap))|[):]\s*no\b|✗|❌",
     re.I,
 )

@@ -36,7 +36,8 @@ _REFUSAL = re.compile(
 )
 _BUT = re.compile(r"^\W*(?:i'm|i am|i do not|i don't|i cannot|i can't|not)\b[^.\n]*?,?\s+but\s+", re.I)
 _OPENING = re.compile(
-    r"^(?:(?:so|therefore|thus|hence|overall|in (?:short|summary|conclusion):?|probably|maybe|perhaps"
+    r"^(?:(?:(?:sure|certainly|of course|okay|hmm)(?=[,.!])[.!]?|(?:the )?passages?(?: \d+)? (?:says?|states?) that"
+    r"|so|therefore|thus|hence|overall|in (?:short|summary|conclusion):?|probably|maybe|perhaps"
     r"|(?:could|might|may) be|possibly|(?:most )?likely"
     r"|i(?:'d| would)? (?:think|believe|guess|say|suppose)(?: that)?"
     r"|(?:based on|according to|from) [^,]{1,60}(?=,)|if i (?:recall|remember)(?: correctly)?|as far as i know"
@@ -85,10 +86,13 @@ _CLAUSE = re.compile(
     r"|\s+and (?:it|he|she|they) (?:is|was|has|had)\b.*$",
     re.I | re.S,
 )
+_SOURCE = r"(?:see\s+)?(?:passage|paragraph|document|doc|source)s?"
 _ASIDE = re.compile(
-    r"\s*\[\d+\]|(?:,|\s-)\s+(?:an?|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
+    rf"\s*\[(?:{_SOURCE}\s*)?\d+\]|\s*\({_SOURCE}\s*\d+\)"
+    r"|(?:,|\s-)\s+(?:an?|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
     r"|guess))\b.*$|(?:,|\s-)\s+the\s+(?=(?-i:[a-z])).*$|\s-+\s+the\s.*$"
-    r"|,\s+(?-i:[a-z]+)\s+of\b.*$|,\s+(?-i:[A-Z])[^,]{1,40}'s\s+(?-i:[a-z])[\w ]*\.?$|\s+\((?-i:(?:[A-Z]\.?){2,6})\)$"
+    r"|(?:,|\s-+)\s+(?-i:[a-z]+)\s+of\b.*$|,\s+(?-i:[A-Z])[^,]{1,40}'s\s+(?-i:[a-z])[\w ]*\.?$"
+    r"|\s+\((?-i:(?:[A-Z]\.?){2,6})\)$"
     r"|\s+\((?:located|also|formerly|born|based|founded|in|an?|the|from|now|known|i\.e|as)\b[^()]*\)$"
     r"|\s+\([^()\d\s]+(?:\s+[^()\d\s]+){2,}\)$",
     re.I | re.S,
@@ -154,7 +158,7 @@ def number_words_to_digits(text: str) -> str:
 
 def read_span(text: str) -> Reading:
     """Reads the committed short answer out of a completion's final text."""
-    text = _SOFT.sub("is", text)
+    text = _SOFT.sub("is", re.sub(r"^A:(?=\s)", "Answer:", text, flags=re.M))
     boxes = [b for b in (detex(b) for b in committed_boxes(text)) if b]
     if not boxes and len(sentences(text)) == 1 and _REFUSAL.match(plain(text)) and not _BUT.match(plain(text)):
         return Reading(None, "refused")
