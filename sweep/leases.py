@@ -23,16 +23,24 @@ SWEEP_S = 5.0  # how often waiting trials look for expired leases
 
 
 @dataclass(frozen=True)
+class EngineState:
+    """layout: of the weights that the engine holds, None until it serves. start_s: seconds that its start took."""
+
+    layout: str | None = None
+    start_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class SlotState:
-    """What the pool knows of one slot. `model` is the base model of its engine, `layout` None while none is usable."""
+    """What the pool knows of one slot. model: the base model that its last holder came with, and so its engine's."""
 
     index: int
     app_name: str
     holder: str | None = None
     expires_at: float = 0.0
-    has_engine: bool = False
-    layout: str | None = None
+    free_since: float = 0.0
     model: str | None = None
+    engine: EngineState | None = None
 
 
 @dataclass(frozen=True)
@@ -56,18 +64,22 @@ class SlotPool:
         return True
 
     async def acquire(self, holder: str, model: str) -> SlotState:
-        """Wait for a slot: one whose engine serves `model` already, else an empty one, else any.
+        """Wait for a slot: one of the same `model`, else an empty one, else another model's.
 
+        The last only where no slot at all is of this model, or when that engine has lain idle for as long as a start
+        takes: else two models would end each other's engines whenever one of their trials is the quicker.
         A holder that asks again is a trial whose process died and was started anew: it gets its slot back at once.
         """
         async with self._changed:
             if held := self._held_by(holder):
                 return self._put(replace(held, expires_at=time.monotonic() + LEASE_S))
             while True:
-                free = [slot for slot in self._slots if slot.holder is None or slot.expires_at < time.monotonic()]
-                if free:
-                    best = min(free, key=lambda slot: (slot.model != model, slot.has_engine, slot.index))
-                    return self._put(replace(best, holder=holder, expires_at=time.monotonic() + LEASE_S))
+                now = time.monotonic()
+                free = [slot for slot in self._slots if slot.holder is None or slot.expires_at < now]
+                usable = [slot for slot in free if self._may_take(slot, model, now)]
+                if usable:
+                    best = min(usable, key=lambda slot: (slot.model != model, slot.engine is not None, slot.index))
+                    return self._put(replace(best, holder=holder, expires_at=now + LEASE_S, model=model))
                 try:
                     await asyncio.wait_for(self._changed.wait(), SWEEP_S)
                 except TimeoutError:
@@ -79,16 +91,21 @@ class SlotPool:
             self._put(replace(held, expires_at=time.monotonic() + LEASE_S))
         return held is not None
 
-    async def record_engine(self, holder: str, has_engine: bool, layout: str | None, model: str | None) -> None:
+    def _may_take(self, slot: SlotState, model: str, now: float) -> bool:
+        if slot.engine is None or slot.model == model or all(other.model != model for other in self._slots):
+            return True
+        return now - slot.free_since >= slot.engine.start_s
+
+    async def record_engine(self, holder: str, engine: EngineState | None) -> None:
         held = self._held_by(holder)
         if held:
-            self._put(replace(held, has_engine=has_engine, layout=layout, model=model))
+            self._put(replace(held, engine=engine))
 
     async def release(self, holder: str) -> None:
         async with self._changed:
             held = self._held_by(holder)
             if held:
-                self._put(replace(held, holder=None))
+                self._put(replace(held, holder=None, free_since=time.monotonic()))
             self._progress.pop(holder, None)
             self._changed.notify_all()
 
@@ -100,7 +117,7 @@ class SlotPool:
 
     async def engines(self) -> list[str]:
         """Names of the applications that exist or are being started."""
-        return [slot.app_name for slot in self._slots if slot.has_engine]
+        return [slot.app_name for slot in self._slots if slot.engine is not None]
 
     def _held_by(self, holder: str) -> SlotState | None:
         return next((slot for slot in self._slots if slot.holder == holder), None)
@@ -121,30 +138,17 @@ class Slot:
         return self._state.app_name
 
     @property
-    def has_engine(self) -> bool:
-        return self._state.has_engine
+    def engine(self) -> EngineState | None:
+        return self._state.engine
 
-    @property
-    def engine_layout(self) -> str | None:
-        return self._state.layout
-
-    def engine_starts(self) -> None:
-        """Recorded before the start, so that whoever takes the slot after this trial's death ends the engine."""
-        self._record(has_engine=True, layout=None, model=None)
-
-    def engine_runs(self, layout: str, model: str) -> None:
-        self._record(has_engine=True, layout=layout, model=model)
-
-    def engine_ended(self) -> None:
-        self._record(has_engine=False, layout=None, model=None)
+    def record(self, engine: EngineState | None) -> None:
+        """Tell the pool, so that whoever takes the slot after this trial's death knows what to end or to use."""
+        self._state = replace(self._state, engine=engine)
+        ray.get(self._pool.record_engine.remote(self._state.holder, engine))
 
     def report(self, progress: TrialProgress) -> None:
         """Tell the driver; not waited for."""
         self._pool.report.remote(self._state.holder, progress)
-
-    def _record(self, *, has_engine: bool, layout: str | None, model: str | None) -> None:
-        self._state = replace(self._state, has_engine=has_engine, layout=layout, model=model)
-        ray.get(self._pool.record_engine.remote(self._state.holder, has_engine, layout, model))
 
 
 def start_pool(name: str, num_slots: int) -> Any:

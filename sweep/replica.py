@@ -43,7 +43,7 @@ class ServedCheckpoint:
 
 
 def replica_environment(num_cpus: int) -> dict[str, str]:
-    """Environment of a replica's process on a node of `num_cpus` cores; needed before torch and vLLM are imported."""
+    """Environment of a replica's process that has `num_cpus` cores; needed before torch and vLLM are imported."""
     return {
         # Ray sets 1 for an actor that asks for no CPU. One core is left to HTTP and the client: with all of them the
         # engine's threads wait for each other at every step.

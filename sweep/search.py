@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 from ray import tune
@@ -33,9 +34,9 @@ def make_phases(study: StudyConfig, proposals: Sequence[dict[str, Any]]) -> list
     first = list(dict.fromkeys(trial.name for trial in baselines(study)))
     match study.search.algorithm:
         case "grid":
-            return [_listed(_beside_their_baseline(first, [trial.name for trial in grid(study)]))]
+            return [_listed(_by_model(first, [trial.name for trial in grid(study)], study.slots.count))]
         case "random":
-            return [_listed(_beside_their_baseline(first, [trial.name for trial in random_trials(study)]))]
+            return [_listed(_by_model(first, [trial.name for trial in random_trials(study)], study.slots.count))]
         case algorithm:
             searcher = _optuna(study, algorithm, proposals)
             return [_listed(first), Phase({}, searcher, int(study.search.num_trials or 0))]
@@ -50,13 +51,16 @@ def _listed(names: Sequence[str]) -> Phase:
     return Phase({TRIAL: tune.grid_search(list(names))}, None, 1)
 
 
-def _beside_their_baseline(baseline_names: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Each model's baseline just before its trials, so that an engine of that model is started once."""
-    ordered = []
-    for baseline in baseline_names:
-        model = baseline.split("/")[0]
-        ordered += [baseline, *(name for name in names if name.split("/")[0] == model)]
-    return ordered
+def _by_model(baseline_names: Sequence[str], names: Sequence[str], num_slots: int) -> list[str]:
+    """Each model's baseline, then its trials, as many models in turn as there are slots: an engine of a model stays in
+    its slot for all of them.
+    """
+    of_model = {name.split("/")[0]: [name] for name in baseline_names}
+    for name in names:
+        of_model[name.split("/")[0]].append(name)
+    together = [list(of_model.values())[first : first + num_slots] for first in range(0, len(of_model), num_slots)]
+    turns = chain.from_iterable(zip_longest(*models) for models in together)
+    return [name for turn in turns for name in turn if name is not None]
 
 
 def _optuna(study: StudyConfig, algorithm: str, proposals: Sequence[dict[str, Any]]) -> Any:

@@ -23,7 +23,7 @@ from ray.serve.schema import ApplicationStatus
 from evaluate.schema import Endpoint
 from sweep.cluster import QUIET
 from sweep.errors import CanaryMismatch, EngineFailed, TrialError
-from sweep.leases import Slot
+from sweep.leases import EngineState, Slot
 from sweep.replica import ServedCheckpoint, VllmReplica, replica_environment
 
 POLL_S = 0.25
@@ -69,22 +69,21 @@ def layout_key(folder: Path, engine_kwargs: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def serve_checkpoint(
-    checkpoint: ServedCheckpoint, model: str, slot: Slot, settings: EngineSettings
-) -> Iterator[Endpoint]:
+def serve_checkpoint(checkpoint: ServedCheckpoint, slot: Slot, settings: EngineSettings) -> Iterator[Endpoint]:
     """Yield an endpoint that answers with `checkpoint`'s weights; the engine stays in the slot for the next trial.
 
     Raises EngineFailed (did not start in time, died, cannot load) or CanaryMismatch (holds other weights).
     """
     layout = layout_key(checkpoint.folder, settings.engine_kwargs)
     try:
-        if slot.engine_layout == layout and engine_fault(slot) is None:
+        if slot.engine is not None and slot.engine.layout == layout and engine_fault(slot) is None:
             _swap(checkpoint, slot.app_name, settings.start_timeout_s)
         else:
             end_engine(slot)
-            slot.engine_starts()  # recorded before the start: whoever finds the slot after a death knows what to end
+            slot.record(EngineState())
+            started = time.monotonic()
             _start(checkpoint, slot.app_name, settings)
-            slot.engine_runs(layout, model)
+            slot.record(EngineState(layout, time.monotonic() - started))
         yield Endpoint(url=f"{settings.base_url}/{slot.app_name}/v1", model=checkpoint.name)
     except BaseException:
         end_engine(slot)
@@ -93,9 +92,9 @@ def serve_checkpoint(
 
 def end_engine(slot: Slot) -> None:
     """Delete the slot's application and wait until its replica is gone."""
-    if slot.has_engine:
+    if slot.engine is not None:
         end_application(slot.app_name)
-        slot.engine_ended()
+        slot.record(None)
 
 
 def end_application(app_name: str) -> None:

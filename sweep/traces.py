@@ -185,7 +185,7 @@ def _served(model: Path, log_folder: Path, num_gpus: float) -> Iterator[Endpoint
             owner=POOL,
         )
         stack.callback(end_engine, slot)
-        yield stack.enter_context(serve_checkpoint(checkpoint, model.name, slot, settings))
+        yield stack.enter_context(serve_checkpoint(checkpoint, slot, settings))
 
 
 def _line(question: str, answer: Answer) -> str:

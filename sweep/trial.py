@@ -56,7 +56,7 @@ class StudyContext:
     def engine(self) -> EngineSettings:
         return EngineSettings(
             num_gpus=self.study.engine.num_gpus,
-            num_cpus=os.cpu_count() or 1,
+            num_cpus=max(1, (os.cpu_count() or 1) // self.study.slots.count),  # slots of one machine share its cores
             start_timeout_s=self.study.engine.start_timeout_s,
             engine_kwargs=self.study.engine.engine_kwargs,
             base_url=self.base_url,
@@ -77,7 +77,7 @@ def run_trial(config: TrialConfig, context: StudyContext) -> TrialResult:
             timing.compressed()
             slot.report(TrialProgress(phase="starting the engine"))
             served = ServedCheckpoint(checkpoint.folder, checkpoint.served_name, checkpoint.fingerprint)
-            with serve_checkpoint(served, config.model.name, slot, context.engine) as endpoint:
+            with serve_checkpoint(served, slot, context.engine) as endpoint:
                 timing.served()
                 meter = Meter(slot, study.concurrency)
                 for seed in trial_seeds(study, config):

@@ -85,7 +85,7 @@ def swapped(stage: Stage, checkpoints: tuple[Path, ...]) -> dict[Path, tuple[Tok
     pids = set()
     with lease(POOL, "swaps", "pocket") as leased:
         for folder in (*checkpoints, checkpoints[0]):
-            with serve_checkpoint(served(folder), "pocket", leased, stage.settings) as endpoint:
+            with serve_checkpoint(served(folder), leased, stage.settings) as endpoint:
                 found = greedy_tokens(endpoint)
                 pids.add(replica_pid(leased.app_name))
             assert_same(found, said.setdefault(folder, found))  # the first one's tokens return with its weights
@@ -147,7 +147,7 @@ def assert_nothing_runs(slot_name: str, pids: list[int], within_s: float = 60) -
 
 
 def test_openai_routes(stage: Stage, slot: Slot, checkpoints: tuple[Path, ...]) -> None:
-    with serve_checkpoint(served(checkpoints[0]), "pocket", slot, stage.settings) as endpoint:
+    with serve_checkpoint(served(checkpoints[0]), slot, stage.settings) as endpoint:
         reply = ask(endpoint, QUESTIONS[0]).raise_for_status().json()
         thinking, _, answer = reply["choices"][0]["message"]["content"].rpartition("</think>")
         assert thinking.startswith("<think>")
@@ -179,7 +179,7 @@ def test_corrupted_files_are_refused_and_a_fresh_engine_says_what_the_swap_said(
     (folder / "model.safetensors").write_bytes(content)
     refuse(ServedCheckpoint(folder, record.name, record.fingerprint), "its files hash to", stage, slot)
 
-    with serve_checkpoint(record, "pocket", slot, stage.settings) as endpoint:
+    with serve_checkpoint(record, slot, stage.settings) as endpoint:
         assert_same(greedy_tokens(endpoint), swapped[checkpoints[1]])
 
 
@@ -192,17 +192,17 @@ def test_weights_that_are_no_numbers_are_refused_and_a_fresh_engine_says_what_th
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     refuse(served(folder), "not finite", stage, slot)
 
-    with serve_checkpoint(served(checkpoints[2]), "pocket", slot, stage.settings) as endpoint:
+    with serve_checkpoint(served(checkpoints[2]), slot, stage.settings) as endpoint:
         assert_same(greedy_tokens(endpoint), swapped[checkpoints[2]])
 
 
 def refuse(checkpoint: ServedCheckpoint, cause: str, stage: Stage, slot: Slot) -> None:
     """Assert that the checkpoint is refused with its cause and that the slot is empty then."""
-    serving = serve_checkpoint(checkpoint, "pocket", slot, stage.settings)
+    serving = serve_checkpoint(checkpoint, slot, stage.settings)
     with pytest.raises(CanaryMismatch, match=cause) as refusal, serving:
         pytest.fail("it was served")
     assert str(checkpoint.folder) in str(refusal.value)
-    assert not slot.has_engine
+    assert slot.engine is None
     assert slot.app_name not in serve.status().applications
 
 
@@ -232,8 +232,8 @@ def test_a_killed_replica_fails_its_trial(stage: Stage) -> None:
 
 def test_an_engine_ends_with_the_block_that_raises(stage: Stage, slot: Slot, checkpoints: tuple[Path, ...]) -> None:
     pids = []
-    with pytest.raises(ZeroDivisionError), serve_checkpoint(served(checkpoints[0]), "pocket", slot, stage.settings):
+    with pytest.raises(ZeroDivisionError), serve_checkpoint(served(checkpoints[0]), slot, stage.settings):
         pids = process_tree(replica_pid(slot.app_name))
         1 / 0  # noqa: B018
-    assert not slot.has_engine
+    assert slot.engine is None
     assert_nothing_runs(slot.app_name, pids)

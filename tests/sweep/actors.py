@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import sweep.leases
-from sweep.leases import SlotPool, lease
+from sweep.leases import EngineState, SlotPool, lease
 
 
 class Witness:
@@ -35,7 +35,7 @@ class Holder:
     def take(self, pool_name: str) -> str:
         self.context = lease(pool_name, "killed", "alpha")
         slot = self.context.__enter__()
-        slot.engine_starts()
+        slot.record(EngineState())
         return slot.app_name
 
 

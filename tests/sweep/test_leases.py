@@ -15,7 +15,7 @@ from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import sweep.leases
-from sweep.leases import NAMESPACE, SlotPool, TrialProgress, find_pool, lease, start_pool
+from sweep.leases import NAMESPACE, EngineState, SlotPool, TrialProgress, find_pool, lease, start_pool
 from tests.sweep.actors import Device, Holder, ShortLeases, Witness
 
 PATIENCE_S = 120  # of a wait that ends at once unless the code is wrong
@@ -43,13 +43,44 @@ def test_the_slot_whose_engine_serves_the_model_comes_first_then_an_empty_one() 
         pool = SlotPool(("app-0", "app-1", "app-2"))
         for holder, model in (("a", "alpha"), ("b", "beta")):
             await pool.acquire(holder, model)
-            await pool.record_engine(holder, True, "layout", model)
+            await pool.record_engine(holder, EngineState("layout"))
         await pool.release("a")
         await pool.release("b")
         beta = await pool.acquire("c", "beta")
-        assert (beta.app_name, beta.layout, beta.has_engine) == ("app-1", "layout", True)
+        assert (beta.app_name, beta.engine) == ("app-1", EngineState("layout"))
         assert (await pool.acquire("d", "beta")).app_name == "app-2"  # empty: alpha's engine stays warm
         assert (await pool.acquire("e", "beta")).app_name == "app-0"  # rather than none
+
+    run(steps)
+
+
+def test_a_quicker_model_leaves_the_other_its_engine_until_it_has_lain_idle_for_a_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def steps() -> None:
+        monkeypatch.setattr(sweep.leases, "SWEEP_S", 0.01)
+        pool = SlotPool(("app-0", "app-1"))
+        for holder, model in (("a", "alpha"), ("b", "beta")):
+            await pool.acquire(holder, model)
+            await pool.record_engine(holder, EngineState("layout", start_s=0.5))
+        await pool.release("a")
+        waiting = asyncio.create_task(pool.acquire("c", "beta"))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()  # beta has an engine, though a busy one
+        assert (await pool.acquire("d", "alpha")).app_name == "app-0"
+        await pool.release("d")
+        assert (await waiting).app_name == "app-0"  # half a second later
+
+    run(steps)
+
+
+def test_a_model_without_any_engine_takes_another_ones_at_once() -> None:
+    async def steps() -> None:
+        pool = SlotPool(("app-0",))
+        await pool.acquire("a", "alpha")
+        await pool.record_engine("a", EngineState("layout", start_s=1000.0))
+        await pool.release("a")
+        assert (await pool.acquire("b", "beta")).engine == EngineState("layout", start_s=1000.0)
 
     run(steps)
 
@@ -59,7 +90,7 @@ def test_engines_are_those_that_exist_or_are_being_started() -> None:
         pool = SlotPool(("app-0", "app-1"))
         assert await pool.engines() == []
         await pool.acquire("a", "alpha")
-        await pool.record_engine("a", True, None, None)
+        await pool.record_engine("a", EngineState())
         assert await pool.engines() == ["app-0"]
         await pool.release("a")
         assert await pool.engines() == ["app-0"]  # warm, for the next trial
@@ -74,12 +105,12 @@ def test_an_expired_lease_is_taken_over_with_what_is_known_of_the_engine(monkeyp
         pool = SlotPool(("app-0",))
         monkeypatch.setattr(sweep.leases, "LEASE_S", -1.0)
         await pool.acquire("dead", "alpha")
-        await pool.record_engine("dead", True, "layout", "alpha")
+        await pool.record_engine("dead", EngineState("layout"))
         monkeypatch.setattr(sweep.leases, "LEASE_S", 1000.0)
         taken = await pool.acquire("next", "beta")
-        assert (taken.holder, taken.has_engine, taken.layout) == ("next", True, "layout")
+        assert (taken.holder, taken.engine) == ("next", EngineState("layout"))
         assert not await pool.renew("dead")
-        await pool.record_engine("dead", False, None, None)
+        await pool.record_engine("dead", None)
         await pool.release("dead")
         waiting = asyncio.create_task(pool.acquire("third", "alpha"))
         await asyncio.sleep(0.05)
@@ -159,13 +190,13 @@ def lease_and_use(config: dict[str, Any], pool_name: str, witness: Any) -> None:
     with lease(pool_name, trial, model) as slot:
         ray.get(witness.note.remote(trial, "took", slot.app_name))
         use_device()
-        slot.engine_starts()
+        slot.record(EngineState())
         use_device()
-        slot.engine_runs("layout", model)
+        slot.record(EngineState("layout"))
         if trial == "broken":
             ray.get(witness.note.remote(trial, "gave", slot.app_name))
             raise RuntimeError("the engine died")
-        slot.engine_ended()
+        slot.record(None)
         ray.get(witness.note.remote(trial, "gave", slot.app_name))
     tune.report({"done": 1})
 
@@ -217,13 +248,13 @@ def test_a_slot_is_given_back_after_an_exception() -> None:
     with pytest.raises(RuntimeError, match="fell over"), lease("given-back", "first", "alpha"):
         raise RuntimeError("fell over")
     with lease("given-back", "second", "alpha") as slot:
-        assert (slot.app_name, slot.has_engine, slot.engine_layout) == ("given-back-0", False, None)
-        slot.engine_starts()
-        assert (slot.has_engine, slot.engine_layout) == (True, None)
-        slot.engine_runs("layout", "alpha")
+        assert (slot.app_name, slot.engine) == ("given-back-0", None)
+        slot.record(EngineState())
+        assert slot.engine == EngineState()
+        slot.record(EngineState("layout"))
     with lease("given-back", "third", "beta") as slot:
-        assert (slot.has_engine, slot.engine_layout) == (True, "layout")
-        slot.engine_ended()
+        assert slot.engine == EngineState("layout")
+        slot.record(None)
         assert ray.get(pool.engines.remote()) == []
     ray.kill(pool)
 
@@ -240,7 +271,7 @@ def test_the_slot_of_a_killed_process_is_taken_over() -> None:
     assert ray.get(holder.take.remote("taken-over")) == "taken-over-0"
     ray.kill(holder)
     with lease("taken-over", "next", "beta") as slot:
-        assert slot.has_engine  # so that it ends what the dead one had started
+        assert slot.engine is not None  # so that it ends what the dead one had started
     ray.kill(pool)
 
 

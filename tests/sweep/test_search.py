@@ -51,6 +51,17 @@ def test_a_grid_runs_each_model_whole_its_baseline_first() -> None:
     assert sorted(names) == sorted(trial.name for trial in [*baselines(study), *grid(study)])
 
 
+def test_with_two_slots_two_models_take_turns_and_each_keeps_its_order() -> None:
+    (phase,) = make_phases(make_study(slots={"count": 2}), [])
+    names = listed(phase)
+    assert names[:2] == ["alpha/baseline", "beta/baseline"]
+    assert [name.split("/")[0] for name in names] == ["alpha", "beta"] * (len(names) // 2)
+    one_slot = listed(make_phases(make_study(), [])[0])
+    for model in ("alpha", "beta"):
+        of_model = [name for name in names if name.startswith(model)]
+        assert of_model == [name for name in one_slot if name.startswith(model)]
+
+
 def test_random_draws_are_run_as_they_were_drawn_repeats_too() -> None:
     study = searched("random")
     (phase,) = make_phases(study, [])
