@@ -20,6 +20,7 @@ LEASE_S = 60.0  # a holder that has not renewed for this long is taken for dead
 RENEW_S = 10.0
 NAMESPACE = "lrm-sweep"
 SWEEP_S = 5.0  # how often waiting trials look for expired leases
+EMPTY_PATIENCE_S = 10.0  # for which a model that has a slot leaves an empty one to the models that have none
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,18 @@ class SlotPool:
     async def acquire(self, holder: str, model: str) -> SlotState:
         """Wait for a slot: one of the same `model`, else an empty one, else another model's.
 
-        The last only where no slot at all is of this model, or when that engine has lain idle for as long as a start
-        takes: else two models would end each other's engines whenever one of their trials is the quicker.
+        Where a slot is of this model already, others are taken only after some patience: else two models would end
+        each other's engines whenever one of their trials is the quicker.
         A holder that asks again is a trial whose process died and was started anew: it gets its slot back at once.
         """
         async with self._changed:
             if held := self._held_by(holder):
                 return self._put(replace(held, expires_at=time.monotonic() + LEASE_S))
+            asked = time.monotonic()
             while True:
                 now = time.monotonic()
                 free = [slot for slot in self._slots if slot.holder is None or slot.expires_at < now]
-                usable = [slot for slot in free if self._may_take(slot, model, now)]
+                usable = [slot for slot in free if slot.model == model or self._is_left_over(slot, model, asked, now)]
                 if usable:
                     best = min(usable, key=lambda slot: (slot.model != model, slot.engine is not None, slot.index))
                     return self._put(replace(best, holder=holder, expires_at=now + LEASE_S, model=model))
@@ -91,10 +93,12 @@ class SlotPool:
             self._put(replace(held, expires_at=time.monotonic() + LEASE_S))
         return held is not None
 
-    def _may_take(self, slot: SlotState, model: str, now: float) -> bool:
-        if slot.engine is None or slot.model == model or all(other.model != model for other in self._slots):
+    def _is_left_over(self, slot: SlotState, model: str, asked: float, now: float) -> bool:
+        """Whether nobody else is to be expected for a free slot; an idle engine is worth as long as its start took."""
+        if all(other.model != model for other in self._slots):
             return True
-        return now - slot.free_since >= slot.engine.start_s
+        patience = slot.engine.start_s if slot.engine else EMPTY_PATIENCE_S
+        return now - max(asked, slot.free_since) >= patience
 
     async def record_engine(self, holder: str, engine: EngineState | None) -> None:
         held = self._held_by(holder)

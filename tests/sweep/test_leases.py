@@ -25,6 +25,12 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty slots are not kept for other models."""
+    monkeypatch.setattr(sweep.leases, "EMPTY_PATIENCE_S", 0.0)
+
+
 def test_a_slot_is_held_by_one_and_goes_to_the_next_when_it_is_given_back() -> None:
     async def steps() -> None:
         pool = SlotPool(("app-0",))
@@ -38,7 +44,7 @@ def test_a_slot_is_held_by_one_and_goes_to_the_next_when_it_is_given_back() -> N
     run(steps)
 
 
-def test_the_slot_whose_engine_serves_the_model_comes_first_then_an_empty_one() -> None:
+def test_the_slot_whose_engine_serves_the_model_comes_first_then_an_empty_one(impatient: None) -> None:
     async def steps() -> None:
         pool = SlotPool(("app-0", "app-1", "app-2"))
         for holder, model in (("a", "alpha"), ("b", "beta")):
@@ -70,6 +76,21 @@ def test_a_quicker_model_leaves_the_other_its_engine_until_it_has_lain_idle_for_
         assert (await pool.acquire("d", "alpha")).app_name == "app-0"
         await pool.release("d")
         assert (await waiting).app_name == "app-0"  # half a second later
+
+    run(steps)
+
+
+def test_an_empty_slot_is_left_to_models_that_have_none_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps() -> None:
+        monkeypatch.setattr(sweep.leases, "SWEEP_S", 0.01)
+        monkeypatch.setattr(sweep.leases, "EMPTY_PATIENCE_S", 0.5)
+        pool = SlotPool(("app-0", "app-1", "app-2"))
+        assert (await pool.acquire("a", "alpha")).app_name == "app-0"
+        second = asyncio.create_task(pool.acquire("b", "alpha"))
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        assert (await pool.acquire("c", "beta")).app_name == "app-1"
+        assert (await second).app_name == "app-2"
 
     run(steps)
 
@@ -148,7 +169,7 @@ def test_a_trial_that_waits_sees_a_lease_expire_without_being_told(monkeypatch: 
     run(steps)
 
 
-def test_a_trial_that_is_started_anew_gets_its_own_slot_back() -> None:
+def test_a_trial_that_is_started_anew_gets_its_own_slot_back(impatient: None) -> None:
     async def steps() -> None:
         pool = SlotPool(("app-0", "app-1"))
         await pool.acquire("other", "alpha")
