@@ -72,41 +72,41 @@ class InputStatistics:
 
 
 class HessianSum:
-    """Running sum of x x' over batches; fp32 on the inputs' device, fp64 for fp64 inputs.
+    """Running sum of x x' over batches: total [C, C], of which what lies left of the diagonal does not count; fp32 on
+    the inputs' device, fp64 for fp64 inputs, None before the first.
 
     16-bit inputs on CUDA go into the product as they are: their products are exact, only the sum is in fp32.
     """
 
-    def __init__(self, num_columns: int) -> None:
-        self.num_columns, self.num_tokens = num_columns, 0
-        self._sum: Tensor | None = None
+    def __init__(self, num_columns: int, num_tokens: int = 0, total: Tensor | None = None) -> None:
+        self.num_columns, self.num_tokens, self.total = num_columns, num_tokens, total
 
     def add(self, inputs: Tensor) -> None:
         """Count inputs [N, C]. Keep N between 2048 and 16384: longer products lose accuracy, shorter ones time."""
         exact = inputs.dtype in EXACT_IN_TENSOR_CORES and inputs.is_cuda
         if not exact and inputs.dtype != torch.float64:
             inputs = inputs.float()
-        if self._sum is None:
+        if self.total is None:
             dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
-            self._sum = inputs.new_zeros(self.num_columns, self.num_columns, dtype=dtype)
+            self.total = inputs.new_zeros(self.num_columns, self.num_columns, dtype=dtype)
         width = max(MIN_SLICE, -(-self.num_columns // NUM_SLICES))
         with full_precision():
             for start in range(0, self.num_columns, width):  # H is symmetric: what lies left of a slice is not computed
                 slice_, rest = inputs[:, start : start + width].T, inputs[:, start:]
-                total = self._sum[start : start + width, start:]
+                part = self.total[start : start + width, start:]
                 if exact:
-                    total += torch.mm(slice_, rest, out_dtype=torch.float32)
+                    part += torch.mm(slice_, rest, out_dtype=torch.float32)
                 else:
-                    total.addmm_(slice_, rest)
+                    part.addmm_(slice_, rest)
         self.num_tokens += inputs.shape[0]
 
     def mean(self) -> Tensor:
         """H [C, C]. Raises NumericalError when there were no tokens or a value is not finite."""
-        if self._sum is None or self.num_tokens == 0:
+        if self.total is None or self.num_tokens == 0:
             raise NumericalError("no calibration token reached the layer")
-        if not torch.isfinite(self._sum.sum()):
+        if not torch.isfinite(self.total.sum()):
             raise NumericalError("the layer's inputs are not finite on the calibration text")
-        mean = self._sum.triu()
+        mean = self.total.triu()
         mean += mean.triu(1).T
         mean *= 2 / self.num_tokens
         return mean

@@ -55,6 +55,14 @@ class Job:
         return replace(self, targets=tuple(targets))
 
 
+@dataclass(frozen=True)
+class HessianStore:
+    """Where Hessians of dense passes are kept (kept.py), and the bytes that all of them together may take."""
+
+    folder: Path
+    budget_bytes: int
+
+
 def check_job(
     model: Path,
     outs: Sequence[Path],

@@ -34,7 +34,8 @@ from compress.checkpoint import (
 from compress.devices import peak_memory_gib
 from compress.errors import InputError, NumericalError, SchemesFailedError
 from compress.families import routers_of
-from compress.job import Job, Target, check_job
+from compress.job import HessianStore, Job, Target, check_job
+from compress.kept import kept_hessians
 from compress.methods import Width, nominal_bits
 from compress.packing import quantization_config
 from compress.planning import plan
@@ -84,6 +85,7 @@ def compress_models(
     device: str | None = None,
     platform: Platform | None = None,
     memory_gib: float | None = None,
+    hessians: HessianStore | None = None,
     on_progress: Progress | None = None,
 ) -> list[CompressionReport]:
     """Compress the Hugging Face checkpoint in `model` into one folder a scheme, which vllm serve loads unchanged.
@@ -92,8 +94,8 @@ def compress_models(
     same model, scheme, format and calibration, is left as it is; another one is refused. calibration may be None for
     rtn and magnitude. formats: of each or of all; AUTO packs where `platform`'s vLLM has a kernel. device: where layers
     are solved; platform: where checkpoints will be served; both default to CUDA when this machine has it. memory_gib:
-    host memory for activations, default half of what is free; what needs more goes to files. on_progress(layers done,
-    layers in all) after each layer.
+    host memory for activations, default half of what is free; what needs more goes to files. hessians: where
+    those of a dense pass are kept for the next one. on_progress(layers done, layers in all) after each layer.
 
     Raises InputError before any work for what cannot be done, and OSError for a full disk; then nothing is left behind.
     Raises SchemesFailedError, once all others are made, when the numbers of some schemes admit no solution. A process
@@ -103,7 +105,8 @@ def compress_models(
     outs = [outs / scheme.name for scheme in schemes] if isinstance(outs, Path) else list(outs)
     formats = [formats] * len(outs) if isinstance(formats, CheckpointFormat) else list(formats)
     if any(scheme.repair is not None for scheme in schemes):
-        options = {"device": device, "platform": platform, "memory_gib": memory_gib, "on_progress": on_progress}
+        options: dict[str, Any] = {"device": device, "platform": platform, "memory_gib": memory_gib}
+        options |= {"hessians": hessians, "on_progress": on_progress}
         return compress_and_repair(model, outs, schemes, calibration, formats, **options)
     job = check_job(model, outs, schemes, calibration, formats=formats, device=device, platform=platform)
     memory_bytes = None if memory_gib is None else int(memory_gib * 2**30)
@@ -114,7 +117,7 @@ def compress_models(
         failures: dict[Path, NumericalError] = {}
         if missing:
             job = job.only(missing)
-            made, failures = _compress(job, pool, base.result, memory_bytes, on_progress, started)
+            made, failures = _compress(job, pool, base.result, memory_bytes, hessians, on_progress, started)
             reports |= made
     if failures:
         raise SchemesFailedError(failures)
@@ -148,6 +151,7 @@ def _compress(
     pool: ThreadPoolExecutor,
     base_fingerprint: Callable[[], str],
     memory_bytes: int | None,
+    hessians: HessianStore | None,
     on_progress: Progress | None,
     started: float,
 ) -> tuple[dict[Path, CompressionReport], dict[Path, NumericalError]]:
@@ -162,7 +166,8 @@ def _compress(
             for target, folder in zip(job.targets, folders, strict=True):
                 writer = stack.enter_context(TensorWriter(folder, layout(job, target)))
                 partials.append(PartialCheckpoint(folder, writer))
-            place = compress_layers(job, partials, memory_bytes, on_progress or (lambda done, total: None))
+            kept = stack.enter_context(kept_hessians(job, hessians, base_fingerprint))
+            place = compress_layers(job, partials, memory_bytes, on_progress or (lambda done, total: None), kept)
         done = _Pass(job, base_fingerprint(), place, time.perf_counter() - started)
         made = [(target, part) for target, part in zip(job.targets, partials, strict=True) if part.failure is None]
         finished = pool.map(lambda pair: _finish(done, *pair), made)

@@ -25,6 +25,7 @@ from compress.families import FULL_PRECISION, Stage, Unit, is_expert, layer_stag
 from compress.folding import feeder_of, fold
 from compress.forward import Measured, Twin, advance, measure_layer, measure_stage, pass_layer, portions
 from compress.job import Job, Target
+from compress.kept import KeptHessians
 from compress.lanes import Solved
 from compress.magnitude import round_to_nearest
 from compress.methods import Method, Propagate
@@ -130,9 +131,15 @@ def layout(job: Job, target: Target) -> dict[str, Tensor]:
 
 
 def compress_layers(
-    job: Job, partials: Sequence[PartialCheckpoint], memory_bytes: int | None, on_progress: Progress
+    job: Job,
+    partials: Sequence[PartialCheckpoint],
+    memory_bytes: int | None,
+    on_progress: Progress,
+    kept: KeptHessians | None = None,
 ) -> str | None:
-    """Fill the partial checkpoints, one for each target; where activations were kept, None without calibration.
+    """Fill the partial checkpoints, one for each target; where activations were kept, None where there were none.
+
+    kept: the Hessians of the dense stream, read where they are whole, else saved.
 
     A target that has no solution is left with its failure noted.
     """
@@ -146,7 +153,8 @@ def compress_layers(
             if not name.startswith("model.layers."):
                 making.partial.tensors.write(name, _outer_tensor(job, making.target, name, decoder.read(name)))
     streams, stages = _streams(makings), layer_stages(job.shapes)
-    with _activations(job, decoder, streams, memory_bytes) as activations, Outbox(job.device) as outbox:
+    measured = [stream for stream in streams if not (kept and kept.is_whole and stream.propagate is Propagate.DENSE)]
+    with _activations(job, decoder, measured, memory_bytes) as activations, Outbox(job.device) as outbox:
         for index in range(decoder.num_layers):
             if index >= start or activations is not None:
                 dense = decoder.read_layer(index)
@@ -154,7 +162,7 @@ def compress_layers(
                     layer = decoder.layer(index, dense)
                     if index >= start:
                         twin = Twin(decoder.layer(index, dense), stream.twins) if stream.twins else None
-                        _solve_layer(job, outbox, activations, stream, index, stages[index], layer, dense, twin)
+                        _solve_layer(job, outbox, activations, kept, stream, index, stages[index], layer, dense, twin)
                     elif activations is not None:
                         pass_layer(decoder.layer(index, dense), activations, stream.twins)
                         _pass_solved_layer(job, activations, stream, index, layer)
@@ -173,7 +181,7 @@ def _activations(
     job: Job, decoder: Decoder, streams: Sequence[_Stream], memory_bytes: int | None
 ) -> Iterator[Activations | None]:
     """Fill the streams with the embedded calibration rows; None when there are none."""
-    if not job.rows:
+    if not (job.rows and streams):
         yield None
         return
     decoder.check_rows(job.rows)
@@ -200,6 +208,7 @@ def _solve_layer(
     job: Job,
     outbox: Outbox,
     activations: Activations | None,
+    kept: KeptHessians | None,
     stream: _Stream,
     index: int,
     stages: Sequence[Stage],
@@ -211,8 +220,12 @@ def _solve_layer(
         units = [unit for stage in stages for unit in stage]
         for portion in portions(layer, units):
             last, sums = portion[-1] == units[-1], {}
-            if activations is not None:
+            if kept and kept.is_whole:
+                sums = kept.load(index, portion, job.device)
+            elif activations is not None:
                 sums = measure_layer(layer, activations, stream.batches, portion, leave=last)
+                if kept:
+                    kept.save(index, sums)
             for unit in portion:
                 _solve_unit(job, outbox, stream, index, unit, dense, sums.pop(unit, None), at_once=True)
     else:

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from compress.calibration import Calibration, Conversation, load_calibration
 from compress.errors import InputError, SchemesFailedError
 from compress.families import linear_shapes
+from compress.job import HessianStore
 from compress.scheme import CheckpointFormat, Platform, Scheme
 from compress.traces import load_traces
 from evaluate.benchmarks import BENCHMARKS, Benchmark, load_benchmark
@@ -45,6 +46,7 @@ class CompressJob:
     calibration: Calibration | None
     format: CheckpointFormat
     platform: Platform
+    hessians: HessianStore | None
 
     @property
     def lock(self) -> Path:
@@ -88,6 +90,7 @@ def _make(jobs: Sequence[CompressJob]) -> None:
             next((job.calibration for job in jobs if job.calibration is not None), None),
             formats=[job.format for job in jobs],
             platform=jobs[0].platform,
+            hessians=jobs[0].hessians,
         )
 
 
@@ -159,6 +162,8 @@ def compress_jobs(
     """The trial's job first, then those of the other trials of the same base model, whose folder is `model`."""
     base = base_fingerprint(study.store, model)
     linear = linear_shapes(find_shapes(config.model) or {})
+    budget = study.compress.hessians_gb
+    hessians = HessianStore(study.store / "hessians", int(budget * 1e9)) if budget else None
     jobs = []
     for trial in [config, *siblings]:
         if trial.scheme is None or trial.model != config.model:
@@ -169,7 +174,7 @@ def compress_jobs(
         format = checkpoint_format(study, trial.scheme, linear)
         calibration_hash = used.content_hash if used else None
         out = checkpoint_folder(study.store, config.model.name, base, trial.scheme, calibration_hash, format)
-        jobs.append(CompressJob(model, out, trial.scheme, used, format, study.platform))
+        jobs.append(CompressJob(model, out, trial.scheme, used, format, study.platform, hessians))
     return jobs
 
 

@@ -198,9 +198,12 @@ class SlotsConfig(_Frozen):
 
 
 class CompressConfig(_Frozen):
-    """The actor that compresses."""
+    """The actor that compresses. hessians_gb: disk in the store for what schemes that propagate dense measured, so that
+    later proposals of a search need not measure it again; 0 keeps nothing.
+    """
 
     num_gpus: Annotated[int, whole(0, 64)] = 0
+    hessians_gb: Annotated[float, number(0, 1e6)] = 0
 
 
 class EngineConfig(_Frozen):
