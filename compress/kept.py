@@ -95,9 +95,9 @@ def _bytes_below(folder: Path) -> int:
 def _save(path: Path, measured: Measured) -> None:
     from safetensors.torch import save_file
 
-    sums = {"own": measured.own, "everyone": measured.everyone}
-    tensors = {name: found.total for name, found in sums.items() if found is not None and found.total is not None}
-    counts = {name: [found.num_columns, found.num_tokens] for name, found in sums.items() if found is not None}
+    sums = {"own": measured.own} | ({"everyone": measured.everyone()} if measured.everyone else {})
+    tensors = {name: found.total for name, found in sums.items() if found.total is not None}
+    counts = {name: [found.num_columns, found.num_tokens] for name, found in sums.items()}
     part = path.with_suffix(".part")
     save_file({name: tensor.cpu() for name, tensor in tensors.items()}, part, {"counts": json.dumps(counts)})
     part.replace(path)
@@ -112,4 +112,5 @@ def _load(path: Path, device: torch.device) -> Measured:
             name: HessianSum(num_columns, num_tokens, file.get_tensor(name) if name in names else None)
             for name, (num_columns, num_tokens) in json.loads(file.metadata()["counts"]).items()
         }
-    return Measured(sums["own"], sums.get("everyone"))
+    everyone = sums.get("everyone")
+    return Measured(sums["own"], (lambda: everyone) if everyone else None)

@@ -215,6 +215,7 @@ class _Watcher(tune.Callback):
         if result is None:
             raise RuntimeError(f"{trial.config[TRIAL]} ended without a result in {context.study.store}")
         progress.done += 1
+        progress.finished.add(result.config.name)
         timing = read_json(context.folder.timing(result.config.name)) or {}
         if result.config.name in self._seen or timing.get("launch") != context.launch:
             progress.reused += 1

@@ -20,7 +20,7 @@ LEASE_S = 60.0  # a holder that has not renewed for this long is taken for dead
 RENEW_S = 10.0
 NAMESPACE = "lrm-sweep"
 SWEEP_S = 5.0  # how often waiting trials look for expired leases
-EMPTY_PATIENCE_S = 10.0  # for which a model that has a slot leaves an empty one to the models that have none
+EMPTY_PATIENCE_S = 10.0  # for which a slot is left to a model that has none, and to the trial that leads a model
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ class SlotPool:
     async def ping(self) -> bool:
         return True
 
-    async def acquire(self, holder: str, model: str) -> SlotState:
+    async def acquire(self, holder: str, model: str, leads: bool = True) -> SlotState:
         """Wait for a slot: one of the same `model`, else an empty one, else another model's.
 
         Where a slot is of this model already, others are taken only after some patience: else two models would end
-        each other's engines whenever one of their trials is the quicker.
+        each other's engines whenever one of their trials is the quicker. The first slot of a model is for the trial
+        that leads, its baseline: the others' checkpoints are made while it is served.
         A holder that asks again is a trial whose process died and was started anew: it gets its slot back at once.
         """
         async with self._changed:
@@ -78,7 +79,7 @@ class SlotPool:
             while True:
                 now = time.monotonic()
                 free = [slot for slot in self._slots if slot.holder is None or slot.expires_at < now]
-                usable = [slot for slot in free if slot.model == model or self._is_left_over(slot, model, asked, now)]
+                usable = [slot for slot in free if self._may_take(slot, model, leads, asked, now)]
                 if usable:
                     best = min(usable, key=lambda slot: (slot.model != model, slot.engine is not None, slot.index))
                     return self._put(replace(best, holder=holder, expires_at=now + LEASE_S, model=model))
@@ -93,10 +94,12 @@ class SlotPool:
             self._put(replace(held, expires_at=time.monotonic() + LEASE_S))
         return held is not None
 
-    def _is_left_over(self, slot: SlotState, model: str, asked: float, now: float) -> bool:
-        """Whether nobody else is to be expected for a free slot; an idle engine is worth as long as its start took."""
-        if all(other.model != model for other in self._slots):
+    def _may_take(self, slot: SlotState, model: str, leads: bool, asked: float, now: float) -> bool:
+        """Whether a free slot is better used now than kept; an idle engine is worth as long as its start took."""
+        if slot.model == model:
             return True
+        if all(other.model != model for other in self._slots):
+            return leads or now - asked >= EMPTY_PATIENCE_S
         patience = slot.engine.start_s if slot.engine else EMPTY_PATIENCE_S
         return now - max(asked, slot.free_since) >= patience
 
@@ -168,11 +171,11 @@ def find_pool(name: str) -> Any:
 
 
 @contextmanager
-def lease(pool_name: str, holder: str, model: str) -> Iterator[Slot]:
+def lease(pool_name: str, holder: str, model: str, *, leads: bool = True) -> Iterator[Slot]:
     """Hold a slot for the length of the block; renewed from a thread, given back whatever happens."""
     pool = find_pool(pool_name)
     pool.report.remote(holder, TrialProgress())
-    slot = Slot(pool, ray.get(pool.acquire.remote(holder, model)))
+    slot = Slot(pool, ray.get(pool.acquire.remote(holder, model, leads)))
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(pool, holder, done), daemon=True)
     renewing.start()

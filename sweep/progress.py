@@ -20,7 +20,9 @@ PLAIN_LINE_S = 15.0
 
 @dataclass
 class Progress:
-    """Counts of one launch, written by the driver and read by the display."""
+    """Counts of one launch, written by the driver and read by the display. finished: trials that are in the counts, for
+    which what is still said of them as running is old.
+    """
 
     num_trials: int
     questions_per_trial: int
@@ -30,31 +32,33 @@ class Progress:
     questions: int = 0
     tokens: int = 0
     running: Mapping[str, TrialProgress] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
     started: float = field(default_factory=time.monotonic)
 
     def line(self) -> str:
         """Done, running, failed, questions, tokens/s, time left: one line."""
         elapsed = time.monotonic() - self.started
-        questions = self.questions + sum(trial.questions for trial in self.running.values())
-        tokens = self.tokens + sum(trial.tokens for trial in self.running.values())
-        now = ", ".join(f"{name} {_phase(trial)}" for name, trial in self.running.items() if trial.phase != "waiting")
+        running = {name: trial for name, trial in self.running.items() if name not in self.finished}
+        under_way = sum(trial.questions for trial in running.values())
+        questions = self.questions + under_way
+        tokens = self.tokens + sum(trial.tokens for trial in running.values())
+        now = ", ".join(f"{name} {_phase(trial)}" for name, trial in running.items() if trial.phase != "waiting")
         parts = [
             f"{_clock(elapsed)} {self.done}/{self.num_trials} trials done",
             f"{self.failed} failed" if self.failed else "",
             f"{questions:,} questions answered",
             f"{tokens / elapsed:,.0f} tokens/s" if tokens and elapsed > 1 else "",
-            f"about {_clock(left)} left" if (left := self._left_s(questions, elapsed)) is not None else "",
+            f"about {_clock(left)} left" if (left := self._left_s(under_way, elapsed)) is not None else "",
             now,
         ]
         return " | ".join(part for part in parts if part)
 
-    def _left_s(self, questions: int, elapsed: float) -> float | None:
+    def _left_s(self, under_way: int, elapsed: float) -> float | None:
         """From the rate of questions so far, engine starts and all; None before the first trial is done."""
-        fresh = self.done - self.reused
+        fresh, questions = self.done - self.reused, self.questions + under_way
         if fresh < 1 or questions == 0:
             return None
-        left = (self.num_trials - self.done - self.failed) * self.questions_per_trial
-        left -= sum(trial.questions for trial in self.running.values())
+        left = (self.num_trials - self.done - self.failed) * self.questions_per_trial - under_way
         return max(0.0, left * elapsed / questions)
 
 

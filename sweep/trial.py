@@ -71,7 +71,7 @@ def run_trial(config: TrialConfig, context: StudyContext) -> TrialResult:
     with locked(study.store / "locks" / file_name(config.name)):
         if stored := load_result(study, config):
             return stored
-        with lease(context.pool, config.name, config.model.name) as slot:
+        with lease(context.pool, config.name, config.model.name, leads=config.scheme is None) as slot:
             timing = Timing()
             checkpoint = _checkpoint(config, context, slot)
             timing.compressed()

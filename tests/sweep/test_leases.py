@@ -95,6 +95,23 @@ def test_an_empty_slot_is_left_to_models_that_have_none_for_a_while(monkeypatch:
     run(steps)
 
 
+def test_the_first_slot_of_a_model_is_for_its_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps() -> None:
+        monkeypatch.setattr(sweep.leases, "SWEEP_S", 0.01)
+        monkeypatch.setattr(sweep.leases, "EMPTY_PATIENCE_S", 0.5)
+        pool = SlotPool(("app-0", "app-1"))
+        compressed = asyncio.create_task(pool.acquire("alpha/rtn", "alpha", False))
+        await asyncio.sleep(0.1)
+        assert not compressed.done()
+        assert (await pool.acquire("alpha/baseline", "alpha")).app_name == "app-0"
+        await pool.release("alpha/baseline")
+        assert (await compressed).app_name == "app-0"
+        alone = await pool.acquire("beta/rtn", "beta", False)  # its baseline was scored by an earlier launch
+        assert alone.app_name == "app-1"
+
+    run(steps)
+
+
 def test_a_model_without_any_engine_takes_another_ones_at_once() -> None:
     async def steps() -> None:
         pool = SlotPool(("app-0",))

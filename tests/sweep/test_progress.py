@@ -37,6 +37,13 @@ def test_the_line_counts_what_is_done_and_what_runs() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+def test_a_trial_that_is_counted_is_not_counted_as_running_too() -> None:
+    progress = Progress(10, 50, done=3, questions=150, tokens=12_000, running=RUNNING, started=0.0)
+    progress.finished.add("alpha/rtn-w4")
+    assert "150 questions answered | 120 tokens/s" in progress.line() and "alpha/rtn-w4" not in progress.line()
+
+
+@pytest.mark.usefixtures("clock")
 def test_nothing_is_foretold_before_a_trial_is_done() -> None:
     assert Progress(10, 50, started=0.0).line() == "1:40 0/10 trials done | 0 questions answered"
     reused = Progress(10, 50, done=4, reused=4, running=RUNNING, started=0.0)
