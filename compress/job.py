@@ -157,6 +157,6 @@ def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more special
         raise ModelError(f"{model} tokenizer", "unreadable", "loadable by transformers' AutoTokenizer") from error
     return tokenizer
