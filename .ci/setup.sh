@@ -4,6 +4,8 @@
 set -euo pipefail
 venv=$1 extra=$2 python=${PYTHON:-python3}
 export UV_LINK_MODE=${UV_LINK_MODE:-hardlink}
+# else the first run pays: every process of a sweep that imports torch and vLLM would compile them, several at once
+export UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1}
 if command -v uv >/dev/null 2>&1; then uv=(uv); else
   "$python" -m venv "$venv-uv"; "$venv-uv/bin/python" -m pip install -q uv; uv=("$venv-uv/bin/uv")
 fi
