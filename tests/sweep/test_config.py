@@ -317,4 +317,4 @@ def test_the_shipped_studies_load() -> None:
     models = "models=[{path: models/alpha}, {path: models/beta}]"
     quickstart = load_study(root / "conf" / "quickstart.yaml", [models])
     assert {benchmark.name for benchmark in quickstart.benchmarks} == {"temporal", "logic", "arithmetic", "recall"}
-    assert (quickstart.slots.count, quickstart.slots.num_gpus, quickstart.platform) == (1, 0, "cpu")
+    assert (quickstart.slots.count, quickstart.slots.num_gpus, quickstart.platform) == (2, 0, "cpu")
