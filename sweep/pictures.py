@@ -62,10 +62,11 @@ def draw_front(study: StudyConfig, table: Table, path: Path) -> None:
         for model, rows in _by_model(table).items():
             for row in rows:
                 if name in row.metrics and "accuracy" in row.metrics:
-                    _draw_point(axis, row, name, _colour(table, model), with_label=name == names[-1])
+                    _draw_point(axis, row, name, _colour(table, model))
         axis.set_xlabel(name.replace("_", " "))
         axis.set_ylabel("accuracy")
         axis.grid(alpha=0.3)
+    _label_front(axes[0][-1], table, names[-1])
     _draw_legend(figure, table)
     figure.suptitle(f"{study.study}: framed points are on the Pareto front, bars are 95 % intervals")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def draw_front(study: StudyConfig, table: Table, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw_point(axis: object, row: Row, name: str, colour: str, *, with_label: bool) -> None:
+def _draw_point(axis: object, row: Row, name: str, colour: str) -> None:
     x, y = row.metrics[name], row.metrics["accuracy"]
     axis.errorbar(  # type: ignore[attr-defined]
         x,
@@ -86,9 +87,18 @@ def _draw_point(axis: object, row: Row, name: str, colour: str, *, with_label: b
         elinewidth=0.8,
         alpha=1.0 if row.on_front else 0.6,
     )
-    if with_label and row.on_front and row.trial.scheme is not None:
-        label = row.trial.scheme.name
-        axis.annotate(label, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=8)  # type: ignore[attr-defined]
+
+
+def _label_front(axis: object, table: Table, name: str) -> None:
+    """Each scheme's name once, at its best point on the front: those of several models lie close together."""
+    best: dict[str, Row] = {}
+    for row in table.rows:
+        if row.on_front and row.trial.scheme is not None and name in row.metrics and "accuracy" in row.metrics:
+            label = row.trial.scheme.name
+            best[label] = max(row, best.get(label, row), key=lambda row: row.metrics["accuracy"])
+    for label, row in best.items():
+        place = (row.metrics[name], row.metrics["accuracy"])
+        axis.annotate(label, place, xytext=(7, 5), textcoords="offset points", fontsize=8)  # type: ignore[attr-defined]
 
 
 def _draw_legend(figure: object, table: Table) -> None:
