@@ -36,6 +36,7 @@ from compress.errors import InputError, NumericalError, SchemesFailedError
 from compress.families import routers_of
 from compress.job import HessianStore, Job, Target, check_job
 from compress.kept import kept_hessians
+from compress.making import layout
 from compress.methods import Width, nominal_bits
 from compress.packing import quantization_config
 from compress.planning import plan
@@ -45,7 +46,7 @@ from compress.report import CompressionReport, LayerReport, load_report
 from compress.scheme import CheckpointFormat, Platform, Scheme
 from compress.shards import TensorWriter
 from compress.size import deployable_size, measured_size, weight_files
-from compress.walk import Progress, compress_layers, layout
+from compress.walk import Progress, compress_layers
 
 
 def compress_model(

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,87 +20,26 @@ from torch import Tensor, nn
 from compress.activations import Activations, Batch, open_activations
 from compress.decoder import Decoder
 from compress.errors import NumericalError
-from compress.families import FULL_PRECISION, Stage, Unit, is_expert, layer_stages
-from compress.folding import feeder_of, fold
+from compress.families import Stage, Unit, layer_stages
+from compress.folding import feeder_of
 from compress.forward import Measured, Twin, advance, measure_layer, measure_stage, pass_layer, portions
-from compress.job import Job, Target
+from compress.job import Job
 from compress.kept import KeptHessians
-from compress.lanes import Solved
-from compress.magnitude import round_to_nearest
+from compress.making import Making, changed_tensors, layer_tensors, outer_tensor
 from compress.methods import Method, Propagate
 from compress.outbox import Outbox
-from compress.packing import dense_weight, packed_layout, packed_tensors
 from compress.progress import PartialCheckpoint
-from compress.report import LayerReport
-from compress.scheme import CheckpointFormat
-from compress.solve import SolvedUnit, grid_spec, solve_requests
+from compress.solve import SolvedUnit, solve_requests
 
 Progress = Callable[[int, int], None]
 # Weights, of all schemes together, that are solved at once; on the way each takes about 16 bytes.
 SOLVED_WEIGHTS = 3 << 29
 
 
-@dataclass
-class _Making:
-    """One target under way: its partial checkpoint, and what the layer at hand has become so far: weights by their name
-    within the layer, others: tensors that take the division of a unit's inputs; sent: those on their way to the files.
-    """
-
-    target: Target
-    partial: PartialCheckpoint
-    weights: dict[str, Solved] = field(default_factory=dict)
-    others: dict[str, Tensor] = field(default_factory=dict)
-    reports: list[LayerReport] = field(default_factory=list)
-    fallbacks: dict[str, int] = field(default_factory=dict)
-    starved: set[str] = field(default_factory=set)
-    sent: set[str] = field(default_factory=set)
-
-    def take(
-        self,
-        unit: Unit,
-        solved: SolvedUnit,
-        measured: Measured | None,
-        dense: Mapping[str, Tensor],
-        stored_dtype: torch.dtype,
-    ) -> None:
-        self.weights |= {name.split(".", 3)[3]: result for name, result in solved.weights.items()}
-        if solved.input_scale is not None:
-            weights, others = fold(unit, solved.input_scale, dense, self.weights, stored_dtype)
-            self.weights |= weights
-            self.others |= others
-        num_tokens = measured.num_tokens if measured else None
-        self.reports += [replace(report, num_tokens=num_tokens) for report in solved.reports.values()]
-        if measured and measured.is_starved and solved.weights:
-            self.starved.add(unit[0].rpartition(".")[0])
-        counts = {
-            "dampening_raised": sum(factor.num_raised for factor in solved.factors),
-            "dead_columns": max((int(factor.dead.sum()) for factor in solved.factors), default=0),
-        }
-        if is_expert(unit[0]):
-            counts["experts_with_few_tokens"] = 0
-        self.fallbacks |= {cause: self.fallbacks.get(cause, 0) + count for cause, count in counts.items()}
-
-    def send(self, job: Job, outbox: Outbox, index: int, dense: Mapping[str, Tensor]) -> None:
-        """What of the layer `dense` holds goes to the files, as it stands in the checkpoint, and is let go."""
-        tensors = _stored_tensors(job, self, index, {name: dense[name] for name in dense if name not in self.sent})
-        for name, tensor in tensors.items():
-            outbox.write(self.partial.tensors, name, tensor)
-        self.sent |= set(dense)
-        for name in dense:
-            self.weights.pop(name.removesuffix(".weight"), None)
-
-    def finish_layer(self, outbox: Outbox) -> None:
-        if "experts_with_few_tokens" in self.fallbacks:
-            self.fallbacks["experts_with_few_tokens"] = len(self.starved)
-        outbox.then(partial(self.partial.finish_layer, self.reports, self.fallbacks))
-        self.weights, self.others, self.reports, self.fallbacks = {}, {}, [], {}
-        self.starved, self.sent = set(), set()
-
-
 @dataclass(frozen=True)
 class _Stream:
     propagate: Propagate
-    makings: Sequence[_Making]
+    makings: Sequence[Making]
     batches: list[Batch] = field(default_factory=list)
     twins: list[Batch] = field(default_factory=list)
 
@@ -111,23 +49,8 @@ class _Stream:
         return any(making.target.scheme.method is Method.GPTAQ for making in self.makings)
 
     @property
-    def alive(self) -> list[_Making]:
+    def alive(self) -> list[Making]:
         return [making for making in self.makings if making.partial.failure is None]
-
-
-def layout(job: Job, target: Target) -> dict[str, Tensor]:
-    """Every tensor of the target's checkpoint, on the meta device, in the order of the model."""
-    tensors: dict[str, Tensor] = {}
-    for name, shape in job.shapes.items():
-        like = torch.empty(shape, dtype=_dtype_of(name, job), device="meta")
-        scheme = target.schemes.get(name.removesuffix(".weight"))
-        spec = grid_spec(scheme, job.stored_dtype) if scheme else None
-        if target.format is CheckpointFormat.PACKED and spec is not None:
-            prefix = name.removesuffix("weight")
-            tensors |= {f"{prefix}{suffix}": part for suffix, part in packed_layout(like.float(), spec).items()}
-        else:
-            tensors[name] = like
-    return tensors
 
 
 def compress_layers(
@@ -144,14 +67,14 @@ def compress_layers(
     A target that has no solution is left with its failure noted.
     """
     decoder = Decoder(job.model, job.stored_dtype if job.device.type == "cuda" else torch.float32, job.device)
-    makings = [_Making(target, partial) for target, partial in zip(job.targets, partials, strict=True)]
+    makings = [Making(target, partial) for target, partial in zip(job.targets, partials, strict=True)]
     alive = [making for making in makings if making.partial.failure is None]
     start = min((making.partial.num_layers for making in alive), default=decoder.num_layers)
     for making in alive:
         making.partial.go_back(start)
         for name in job.shapes:
             if not name.startswith("model.layers."):
-                making.partial.tensors.write(name, _outer_tensor(job, making.target, name, decoder.read(name)))
+                making.partial.tensors.write(name, outer_tensor(job, making.target, name, decoder.read(name)))
     streams, stages = _streams(makings), layer_stages(job.shapes)
     measured = [stream for stream in streams if not (kept and kept.is_whole and stream.propagate is Propagate.DENSE)]
     with _activations(job, decoder, measured, memory_bytes) as activations, Outbox(job.device) as outbox:
@@ -170,7 +93,7 @@ def compress_layers(
     return activations.description if activations else None
 
 
-def _streams(makings: Sequence[_Making]) -> list[_Stream]:
+def _streams(makings: Sequence[Making]) -> list[_Stream]:
     dense = [making for making in makings if making.target.scheme.propagate is Propagate.DENSE]
     own = [_Stream(Propagate.COMPRESSED, [making]) for making in makings if making not in dense]
     return [*([_Stream(Propagate.DENSE, dense)] if dense else []), *own]
@@ -200,7 +123,7 @@ def _activations(
 
 def _pass_solved_layer(job: Job, activations: Activations, stream: _Stream, index: int, layer: nn.Module) -> None:
     if stream.propagate is Propagate.COMPRESSED:
-        _put(layer, _layer_tensors(job, stream.alive[0], index))
+        _put(layer, layer_tensors(job, stream.alive[0], index))
     pass_layer(layer, activations, stream.batches)
 
 
@@ -256,7 +179,7 @@ def _solve_stage(
             scale = _solve_unit(job, outbox, stream, index, unit, dense, found, at_once=False)
             kept = found.kept if scale is None else [inputs / scale.to(inputs.dtype) for inputs in found.kept]
         for making in stream.alive:
-            _put(layer, _changed_tensors(job, making))
+            _put(layer, changed_tensors(job, making))
             if making.target.scheme.method is not Method.AWQ:  # whose later units may still divide these
                 names = [f"{name}.weight" for unit in portion for name in unit]
                 making.send(job, outbox, index, {name: dense[name] for name in names})
@@ -302,22 +225,11 @@ def _solve_unit(
     return scale
 
 
-def _solved_at_once(makings: Sequence[_Making], weights: Mapping[str, Tensor]) -> Iterator[Sequence[_Making]]:
+def _solved_at_once(makings: Sequence[Making], weights: Mapping[str, Tensor]) -> Iterator[Sequence[Making]]:
     """Makings in their order, as many at a time as SOLVED_WEIGHTS allow."""
     count = max(1, SOLVED_WEIGHTS // sum(weight.numel() for weight in weights.values()))
     for start in range(0, len(makings), count):
         yield makings[start : start + count]
-
-
-def _changed_tensors(job: Job, making: _Making) -> dict[str, Tensor]:
-    """What differs from the dense layer so far, by the name within the layer."""
-    weights = {f"{name}.weight": solved.weight for name, solved in making.weights.items()}
-    return {name: tensor.to(job.stored_dtype) for name, tensor in (weights | making.others).items()}
-
-
-def _dtype_of(name: str, job: Job) -> torch.dtype:
-    """What a tensor that is not packed is stored in."""
-    return torch.float32 if name.endswith(FULL_PRECISION) else job.stored_dtype
 
 
 def _put(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -328,45 +240,3 @@ def _put(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         stored = tensor.to(before.device, before.dtype)
         is_parameter = isinstance(before, nn.Parameter)  # else a buffer
         setattr(owner, parameter, nn.Parameter(stored, requires_grad=False) if is_parameter else stored)
-
-
-def _outer_tensor(job: Job, target: Target, name: str, tensor: Tensor) -> Tensor:
-    """A tensor outside the layers as the checkpoint holds it: rounded to nearest where a budget says so."""
-    scheme = target.schemes.get(name.removesuffix(".weight"))
-    spec = grid_spec(scheme, job.stored_dtype) if scheme else None
-    return (round_to_nearest(tensor.float(), spec).weight if spec else tensor).to(job.stored_dtype)
-
-
-def _stored_tensors(job: Job, making: _Making, index: int, dense: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The layer as it stands in the checkpoint; what no scheme changes is as in the model."""
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in dense.items():
-        full_name = f"model.layers.{index}.{name}"
-        solved = making.weights.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-        if solved is None:
-            tensors[full_name] = making.others.get(name, tensor).to(_dtype_of(name, job))
-        elif making.target.format is CheckpointFormat.PACKED and solved.codes is not None and solved.grid is not None:
-            prefix = full_name.removesuffix("weight")
-            packed = packed_tensors(solved.codes, solved.grid)
-            tensors |= {f"{prefix}{suffix}": part for suffix, part in packed.items()}
-        else:
-            tensors[full_name] = solved.weight.to(job.stored_dtype)
-    return tensors
-
-
-def _layer_tensors(job: Job, making: _Making, index: int) -> dict[str, Tensor]:
-    """A finished layer as the checkpoint holds it, weights unpacked, by the name within the layer."""
-    tensors: dict[str, Tensor] = {}
-    prefix = f"model.layers.{index}."
-    read = making.partial.tensors.read
-    for full_name in (name for name in job.shapes if name.startswith(prefix)):
-        weight = full_name.removesuffix(".weight")
-        scheme = making.target.schemes.get(weight)
-        spec = grid_spec(scheme, job.stored_dtype) if scheme else None
-        if making.target.format is CheckpointFormat.PACKED and spec is not None:
-            suffixes = packed_layout(torch.empty(job.shapes[full_name], device="meta"), spec)
-            packed = {suffix: read(f"{weight}.{suffix}") for suffix in suffixes}
-            tensors[full_name.removeprefix(prefix)] = dense_weight(packed, spec).to(job.stored_dtype)
-        else:
-            tensors[full_name.removeprefix(prefix)] = read(full_name)
-    return tensors

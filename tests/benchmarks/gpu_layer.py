@@ -30,7 +30,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from compress import columns, forward, hessian, solve, walk
+from compress import columns, forward, hessian, making, solve, walk
 from compress.activations import Activations, Batch
 from compress.families import linear_shapes, stages_of
 from compress.job import Job, Target
@@ -125,7 +125,7 @@ class Layer:
         ]
         job = Job(Path(), tuple(targets), {}, self.shapes, None, [[0]], self.device, self.dtype)
         hosts = [Host() for _ in targets]
-        makings = [walk._Making(target, host) for target, host in zip(targets, hosts, strict=True)]
+        makings = [making.Making(target, host) for target, host in zip(targets, hosts, strict=True)]
         stages = stages_of(name.split(".", 3)[3] for name in names)
         activations = Activations(self.device, self.device, None)
         streams = walk._streams(makings)
@@ -136,7 +136,7 @@ class Layer:
         started = time.perf_counter()
         with Outbox(self.device) as outbox:
             for stream in streams:
-                walk._solve_layer(job, outbox, activations, stream, 0, stages, self.module(), self.dense, None)
+                walk._solve_layer(job, outbox, activations, None, stream, 0, stages, self.module(), self.dense, None)
         synchronize()
         return time.perf_counter() - started, hosts
 
@@ -153,7 +153,7 @@ class Stages:
         ("factors", hessian, "factor"),
         ("sweeps", solve, "solve_columns"),
         ("losses", solve, "_report"),
-        ("stored values and copies begun", walk._Making, "send"),
+        ("stored values and copies begun", making.Making, "send"),
     )
 
     def __init__(self) -> None:
