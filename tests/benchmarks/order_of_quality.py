@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 from transformers.utils import logging
 
 from compress.calibration import load_calibration
+from compress.methods import Method, Propagate
 from compress.pipeline import compress_models
 from compress.scheme import CheckpointFormat, Scheme
 from tests.benchmarks.propagate import held_out_items, item_losses
@@ -49,6 +51,12 @@ def interval(differences: torch.Tensor) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def _propagating(scheme: Scheme, propagate: Propagate | None) -> Scheme:
+    if propagate is None or not scheme.needs_calibration or scheme.method is Method.GPTAQ:
+        return scheme
+    return replace(scheme, propagate=Propagate(propagate))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -58,6 +66,7 @@ def main() -> None:
     parser.add_argument("--max-seq-length", type=int, default=512)
     parser.add_argument("--num-items", type=int, default=64, help="held-out items")
     parser.add_argument("--orders", nargs="*", default=list(ORDERS), help="which of them; default: all")
+    parser.add_argument("--propagate", choices=list(Propagate), help="instead of each scheme's own, but for gptaq's")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
     settings = {"num_samples": arguments.num_samples, "max_seq_length": arguments.max_seq_length}
@@ -66,7 +75,8 @@ def main() -> None:
     items = items[:: max(1, len(items) // arguments.num_items)]
     dense = item_losses(arguments.model, items)
     print(f"{arguments.model.name}: {len(items)} held-out items, dense model {float(dense.mean()):.4f} nats a token\n")
-    schemes = list(dict.fromkeys(scheme for name in arguments.orders for scheme in ORDERS[name]))
+    orders = {name: [_propagating(scheme, arguments.propagate) for scheme in ORDERS[name]] for name in arguments.orders}
+    schemes = list(dict.fromkeys(scheme for members in orders.values() for scheme in members))
     losses: dict[Scheme, torch.Tensor] = {}
     print("| scheme | effective bits | layer loss | nats over dense | 95 % |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -80,8 +90,8 @@ def main() -> None:
             row = f"| {scheme.name} | {report.effective_bits:.2f} | {loss} | {mean:.4f} | {low:.4f} to {high:.4f} |"
             print(row, flush=True)
     print("\n| order | better | worse | nats apart | 95 % | |\n|---|---|---|---|---|---|")
-    for name in arguments.orders:
-        for better, worse in pairwise(ORDERS[name]):
+    for name, members in orders.items():
+        for better, worse in pairwise(members):
             mean, low, high = interval(losses[worse] - losses[better])
             verdict = "holds" if low > 0 else "reversed" if high < 0 else "undecided"
             print(f"| {name} | {better.name} | {worse.name} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | {verdict} |")
