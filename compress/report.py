@@ -37,7 +37,8 @@ class CompressionReport:
     size_source says. served_gb: tensors of the folder as written. loss: mean over layers, None without calibration.
     sparsity: share of the compressed weights that were pruned. fallbacks: {cause: how often}. calibration: its
     content hash, settings and tokens. seconds: of the pass, from which num_schemes came at once. activations: where
-    they were kept. peak_memory_gib: of the device that solved. base_fingerprint: of the model that was compressed.
+    they were kept, None where none were needed. peak_memory_gib: of the device that solved. base_fingerprint: of the
+    model that was compressed.
     nominal_bits: mean bits of a code, scales left out. widths: what a budget gave each weight. distillation: what was
     learned afterwards; scheme is None where nothing was compressed before, and loss, layers and seconds are those of
     the compression where something was.
