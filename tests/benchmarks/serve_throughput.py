@@ -1,0 +1,253 @@
+"""Tokens per second through all that a trial uses, against vLLM alone on the same requests; by hand, on a GPU:
+
+    python -m tests.benchmarks.serve_throughput --tokenizer FOLDER --output FOLDER [--tiny]
+
+The model is random, of the shape of Qwen2.5-1.5B, with the tokenizer of the folder and no token that ends a text: every
+answer has --max-tokens tokens. The raw side is LLM.generate on the rendered prompts, with the same sampling and seeds,
+in a process of its own; the other side is an engine behind Ray Serve, HTTP, the client, the graders and a file of
+answers. Both engines start with the same settings, graphs and compiling included; each side does a short round first,
+then --rounds that count. Processor seconds of each process and the card's energy stand beside. Results are lines of
+OUTPUT/serve.jsonl. --tiny: a model for trying the script on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+from compress.checkpoint import weights_fingerprint
+from evaluate.benchmarks import Benchmark, load_benchmark
+from evaluate.errors import BadInput
+from evaluate.runner import run_benchmarks
+from evaluate.schema import Endpoint, Prompting, Sampling
+from evaluate.spec import make_requests, make_spec
+from evaluate.throughput import read_joules
+from sweep.cluster import start_cluster
+from sweep.leases import lease, start_pool
+from sweep.replica import ServedCheckpoint
+from sweep.serving import EngineSettings, end_engine, serve_checkpoint
+
+# What vLLM alone does, in a process that gives the card back when it ends.
+RAW = """
+import json, sys, time
+from vllm import LLM, SamplingParams
+
+asked = json.load(sys.stdin)
+llm = LLM(asked["model"], **asked["engine_kwargs"])
+for number, round in enumerate(asked["rounds"]):
+    wanted = [SamplingParams(**asked["sampling"], seed=seed, max_tokens=round["max_tokens"]) for seed in round["seeds"]]
+    started = time.perf_counter()
+    outputs = llm.generate(round["prompts"], wanted, use_tqdm=False)
+    seconds = time.perf_counter() - started
+    tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+    print("ROUND", json.dumps({"seconds": seconds, "tokens": tokens}), flush=True)
+"""
+TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}\n{% endfor %}<|assistant|>\n"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is asked at once: the first problems of a benchmark, with seeds from one seed."""
+
+    num_requests: int
+    max_tokens: int
+    seed: int
+
+    @property
+    def benchmark(self) -> Benchmark:
+        return load_benchmark("temporal", num_problems=self.num_requests)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.max_tokens, temperature=0.6, top_p=0.95, seed=self.seed)
+
+
+def make_model(folder: Path, tokenizer_folder: Path, *, tiny: bool) -> None:
+    """Writes a random model that never ends a text by itself."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for key in ("eos_token", "eos_token_id", "bos_token", "add_bos_token"):
+        settings.pop(key, None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    shape: dict[str, Any] = {
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    }
+    if tiny:
+        shape |= {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Qwen2Config(
+        **shape, vocab_size=len(tokenizer), max_position_embeddings=4096, eos_token_id=None, bos_token_id=None
+    )
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.generation_config.eos_token_id = model.generation_config.bos_token_id = None
+    model.save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()
+
+
+def run_raw(model: Path, rounds: list[Round], engine_kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Seconds and tokens of each round by vLLM alone."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    asked: dict[str, Any] = {"model": str(model), "engine_kwargs": engine_kwargs, "rounds": []}
+    for part in rounds:
+        spec = make_spec(
+            Endpoint("http://127.0.0.1:1/v1", "model"), [part.benchmark], part.sampling, Prompting.CHAT, {}
+        )
+        requests = list(make_requests([part.benchmark], part.sampling, spec, None))
+        prompts = [
+            tokenizer.apply_chat_template([{"role": "user", "content": request.prompt}], tokenize=False)
+            for request in requests
+        ]
+        seeds = [request.seed for request in requests]
+        asked["rounds"].append({"prompts": prompts, "seeds": seeds, "max_tokens": part.max_tokens})
+        asked["sampling"] = {"temperature": part.sampling.temperature, "top_p": part.sampling.top_p, "ignore_eos": True}
+    done = subprocess.run(
+        [sys.executable, "-c", RAW], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
+    lines = [line.removeprefix("ROUND ") for line in done.stdout.splitlines() if line.startswith("ROUND ")]
+    assert len(lines) == len(rounds), done.stdout[-2000:] + done.stderr[-4000:]
+    return [json.loads(line) for line in lines]
+
+
+def run_ours(
+    model: Path, rounds: list[tuple[Round, int]], engine_kwargs: dict[str, Any], output: Path
+) -> list[dict[str, Any]]:
+    """The same of each (round, concurrency) through Ray Serve, client and graders."""
+    fingerprint = weights_fingerprint(model)
+    served = ServedCheckpoint(model, "random", fingerprint)
+    results = []
+    with start_cluster(None, 1) as cluster:
+        pool = start_pool("throughput", 1)
+        settings = EngineSettings(
+            num_gpus=1 if torch.cuda.is_available() else 0,
+            num_cpus=os.cpu_count() or 1,
+            start_timeout_s=500,
+            engine_kwargs=engine_kwargs,
+            base_url=cluster.base_url,
+            log_folder=output / "logs",
+            owner="throughput",
+        )
+        with lease("throughput", "throughput", "random") as slot:
+            with serve_checkpoint(served, slot, settings) as endpoint:
+                for number, (part, concurrency) in enumerate(rounds):
+                    results.append(_ask(endpoint, part, concurrency, output / f"answers-{number}"))
+            end_engine(slot)
+        del pool
+    return results
+
+
+def _ask(endpoint: Endpoint, part: Round, concurrency: int, folder: Path) -> dict[str, Any]:
+    before, start_j = processor_seconds(), joules()
+    started = time.perf_counter()
+    summary = asyncio.run(run_benchmarks(endpoint, [part.benchmark], part.sampling, folder, concurrency=concurrency))
+    seconds, end_j = time.perf_counter() - started, joules()
+    used = Counter(processor_seconds())
+    used.subtract(before)
+    assert not summary.num_errors
+    lines = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    tokens = sum(line.get("completion_tokens") or 0 for line in lines)
+    return {
+        "seconds": seconds,
+        "tokens": tokens,
+        "concurrency": concurrency,
+        "processor_s": {name: round(value, 1) for name, value in used.most_common(6) if value > 0.1},
+        "joules_per_question": None if start_j is None or end_j is None else (end_j - start_j) / part.num_requests,
+    }
+
+
+def processor_seconds() -> dict[str, float]:
+    """Of this process and each below it, by name."""
+    used: Counter[str] = Counter()
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.Error):
+            name = "this process" if process == me else " ".join(process.cmdline())[:40]
+            times = process.cpu_times()
+            used[name] += times.user + times.system
+    return dict(used)
+
+
+def joules() -> float | None:
+    try:
+        return read_joules([0])
+    except BadInput:
+        return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--num-requests", type=int, default=1024)
+    parser.add_argument("--max-tokens", type=int, default=512)
+    parser.add_argument("--max-num-seqs", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    model = arguments.output.resolve() / "model"
+    make_model(model, arguments.tokenizer, tiny=arguments.tiny)
+    engine_kwargs: dict[str, Any] = {
+        "max_model_len": 2048,
+        "max_num_seqs": arguments.max_num_seqs,
+        "max_num_batched_tokens": 8192,
+        "enable_prefix_caching": False,
+        "dtype": "bfloat16",
+    }
+    if torch.cuda.is_available():
+        engine_kwargs["gpu_memory_utilization"] = 0.6
+    else:
+        engine_kwargs |= {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "enable_chunked_prefill": False}
+    short = Round(arguments.max_num_seqs // 2, 32, seed=0)
+    rounds = [Round(arguments.num_requests, arguments.max_tokens, seed) for seed in range(1, 1 + arguments.rounds)]
+    started = time.perf_counter()
+    raw = run_raw(model, [short, *rounds], engine_kwargs)[1:]
+    record(arguments.output, "vLLM alone", raw, time.perf_counter() - started)
+    alone = statistics.median(done["tokens"] / done["seconds"] for done in raw)
+    started = time.perf_counter()
+    asked = [(part, concurrency) for concurrency in (2, 1) for part in rounds]
+    asked = [(part, factor * arguments.max_num_seqs) for part, factor in asked]
+    ours = run_ours(model, [(short, arguments.max_num_seqs), *asked], engine_kwargs, arguments.output.resolve())[1:]
+    record(arguments.output, "Ray Serve and client", ours, time.perf_counter() - started)
+    print("| side | concurrency | tokens/s, median | of vLLM alone |\n|---|---|---|---|")
+    print(f"| vLLM alone | all at once | {alone:.0f} | 1 |")
+    for concurrency in dict.fromkeys(number for _, number in asked):
+        done = [result for result in ours if result["concurrency"] == concurrency]
+        speed = statistics.median(result["tokens"] / result["seconds"] for result in done)
+        print(f"| Ray Serve and client | {concurrency} | {speed:.0f} | {speed / alone:.3f} |")
+
+
+def record(output: Path, side: str, results: list[dict[str, Any]], seconds: float) -> None:
+    with (output / "serve.jsonl").open("a", encoding="utf-8") as file:
+        for result in results:
+            line = json.dumps({"side": side, "tokens_per_s": round(result["tokens"] / result["seconds"]), **result})
+            file.write(line + "\n")
+            print(line, flush=True)
+    print(f"{side}: {seconds:.0f} s with its start", flush=True)
+
+
+if __name__ == "__main__":
+    main()
