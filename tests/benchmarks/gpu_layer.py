@@ -106,10 +106,11 @@ class Layer:
             for name, tensor in self.skeleton.state_dict().items()
         }
         self.shapes = {f"model.layers.0.{name}": tuple(tensor.shape) for name, tensor in self.dense.items()}
-        self.hidden = matrices.make_inputs(shape["hidden"], shape["sequences"], shape["length"], device=device.type)
+        inputs = matrices.make_inputs(shape["hidden"], shape["sequences"], shape["length"], device=device.type)
+        self.hidden = inputs.to("cpu", self.dtype)  # the device holds the streams' copies alone
         rotary = type(model.model.rotary_emb)(config=config).to(device)
         places = torch.arange(shape["length"], device=device).unsqueeze(0)
-        self.positions = rotary(self.hidden[:1].to(self.dtype), places)
+        self.positions = rotary(self.hidden[:1].to(device), places)
 
     def module(self) -> torch.nn.Module:
         layer = copy.deepcopy(self.skeleton)
@@ -131,7 +132,7 @@ class Layer:
         streams = walk._streams(makings)
         for stream in streams:
             parts = self.hidden.split(BATCH_ROWS)
-            stream.batches.extend(Batch(part.to(self.dtype, copy=True), None, self.positions) for part in parts)
+            stream.batches.extend(Batch(part.to(self.device, copy=True), None, self.positions) for part in parts)
         synchronize()
         started = time.perf_counter()
         with Outbox(self.device) as outbox:
