@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
 
 from sweep.reaper import reaper
 
@@ -21,9 +19,9 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 @dataclass(frozen=True)
 class Cluster:
-    """`base_url` reaches Serve's proxy from every node."""
+    """engine_host: the address at which engines listen; None for that of the node each one runs on."""
 
-    base_url: str
+    engine_host: str | None
 
 
 @contextmanager
@@ -37,15 +35,8 @@ def _cluster(address: str | None, num_slots: int) -> Iterator[Cluster]:
     local = address is None
     _init_ray(address, num_slots)
     try:
-        host = "127.0.0.1" if local else ray.util.get_node_ip_address()
-        port = _free_port(host)
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": host, "port": port},
-            logging_config=QUIET,
-        )
-        port = _http_port(port)
-        yield Cluster(base_url=f"http://{host}:{port}")
+        serve.start(proxy_location="Disabled", logging_config=QUIET)
+        yield Cluster(engine_host="127.0.0.1" if local else None)
     finally:
         with suppress(KeyboardInterrupt):  # a second Ctrl-C must not leave processes behind
             try:
@@ -71,16 +62,3 @@ def _init_ray(address: str | None, num_slots: int) -> None:
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}},
         **quiet,
     )
-
-
-def _http_port(asked: int) -> int:
-    """Serve that was running already keeps its own port."""
-    client: Any = _get_global_client()
-    details = client.get_serve_details()
-    return int(details.get("http_options", {}).get("port", asked))
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

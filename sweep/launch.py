@@ -101,7 +101,7 @@ def _run_trials(study: StudyConfig, plan: Plan, folder: StudyFolder, address: st
                 study=study,
                 folder=folder,
                 pool=pool_name,
-                base_url=cluster.base_url,
+                engine_host=cluster.engine_host,
                 siblings=_siblings(study),
                 launch=uuid.uuid4().hex,
             )

@@ -1,7 +1,9 @@
-"""One vLLM engine behind Ray Serve: vLLM's own OpenAI application, and weights that are swapped while it runs.
+"""One vLLM engine in a Ray Serve replica: vLLM's own OpenAI server, and weights that are swapped while it runs.
 
-Loaded only in the replica's process. A request names the checkpoint it wants (`served_model_name`), and the name
-moves with the weights: a replica that Serve restarted, or that holds other weights, answers 404 and never a score.
+Loaded only in the replica's process. Serve starts, watches and ends it; requests come to the replica's own port, since
+Serve's proxy costs as much a request as the server itself (docs/evaluation.md). A request names the checkpoint it wants
+(`served_model_name`), and the name moves with the weights: a replica that Serve restarted, or that holds other weights,
+answers 404 and never a score.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ import contextlib
 import importlib
 import math
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -75,7 +77,12 @@ class VllmReplica:
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, checkpoint: ServedCheckpoint, engine_kwargs: Mapping[str, Any], log: Path, owner: str
+        self,
+        checkpoint: ServedCheckpoint,
+        engine_kwargs: Mapping[str, Any],
+        log: Path,
+        owner: str,
+        host: str | None,
     ) -> None:
         _write_output_to(log)
         self._checkpoint = checkpoint
@@ -84,19 +91,31 @@ class VllmReplica:
         await _verify_files(checkpoint)
         self._arguments = _parse_arguments(engine_arguments(checkpoint, engine_kwargs, _prepare_device()))
         # The engine's processes import vLLM anew; while this one waits for them, it imports the application.
-        self._application = asyncio.get_running_loop().run_in_executor(None, _openai_application)
+        application = asyncio.get_running_loop().run_in_executor(None, _openai_application)
         self._engine = _start_engine(self._arguments)
-        self._app: Any = None
         await self._check_canary(checkpoint)
+        await self._listen(*await application, host or ray.util.get_node_ip_address())
         self._watch = asyncio.get_running_loop().create_task(_end_with(owner, serve.get_replica_context().app_name))
 
-    async def __serve_build_asgi_app__(self) -> Any:
-        build_app, init_app_state = await self._application
+    async def _listen(self, build_app: Any, init_app_state: Any, host: str) -> None:
+        """Serve vLLM's application on a free port of `host`."""
+        import uvicorn
+
         tasks = await self._engine.get_supported_tasks()
         self._app = build_app(self._arguments, tasks, self._engine.model_config)
-        self._app.state.server = SimpleNamespace(should_exit=False)  # vLLM sets it when its engine has died
         await init_app_state(self._engine, self._app.state, self._arguments, tasks)
-        return self._app
+        server = uvicorn.Server(uvicorn.Config(self._app, log_level="warning", access_log=False))
+        self._app.state.server = server  # vLLM ends it when its engine has died
+        listener = socket.create_server((host, 0), backlog=4096)
+        self._url = f"http://{host}:{listener.getsockname()[1]}/v1"
+        self._server = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            if self._server.done():
+                raise EngineFailed(f"vLLM's server did not start: {self._server.exception()}")
+            await asyncio.sleep(0.01)
+
+    async def url(self) -> str:
+        return self._url
 
     async def check_health(self) -> None:
         await self._engine.check_health()

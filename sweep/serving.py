@@ -40,13 +40,13 @@ WRITER_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "torc
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How every engine of a study is started. Times in seconds."""
+    """How every engine of a study is started. Times in seconds. host: None for the address of the engine's node."""
 
     num_gpus: float
     num_cpus: int
     start_timeout_s: float
     engine_kwargs: Mapping[str, Any]
-    base_url: str
+    host: str | None
     log_folder: Path
     owner: str
 
@@ -77,14 +77,14 @@ def serve_checkpoint(checkpoint: ServedCheckpoint, slot: Slot, settings: EngineS
     layout = layout_key(checkpoint.folder, settings.engine_kwargs)
     try:
         if slot.engine is not None and slot.engine.layout == layout and engine_fault(slot) is None:
-            _swap(checkpoint, slot.app_name, settings.start_timeout_s)
+            _call("swap", slot.app_name, settings.start_timeout_s, checkpoint)
         else:
             end_engine(slot)
             slot.record(EngineState())
             started = time.monotonic()
             _start(checkpoint, slot.app_name, settings)
             slot.record(EngineState(layout, time.monotonic() - started))
-        yield Endpoint(url=f"{settings.base_url}/{slot.app_name}/v1", model=checkpoint.name)
+        yield Endpoint(url=_call("url", slot.app_name, settings.start_timeout_s), model=checkpoint.name)
     except BaseException:
         end_engine(slot)
         raise
@@ -118,11 +118,10 @@ def log_path(app_name: str, settings: EngineSettings) -> Path:
 
 def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings) -> None:
     log = log_path(app_name, settings)
-    deployment: Any = serve.deployment(serve.ingress()(VllmReplica))
+    deployment: Any = serve.deployment(VllmReplica)
     deployment = deployment.options(
         name="vllm",
         num_replicas=1,
-        max_ongoing_requests=4096,
         max_constructor_retry_count=1,
         health_check_period_s=2,
         logging_config=QUIET,
@@ -133,8 +132,8 @@ def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings
             "runtime_env": {"env_vars": replica_environment(settings.num_cpus)},
         },
     )
-    app = deployment.bind(checkpoint, dict(settings.engine_kwargs), log, settings.owner)
-    target = serve.RunTarget(target=app, name=app_name, route_prefix=f"/{app_name}")
+    app = deployment.bind(checkpoint, dict(settings.engine_kwargs), log, settings.owner, settings.host)
+    target = serve.RunTarget(target=app, name=app_name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     deadline = time.monotonic() + settings.start_timeout_s
     while True:
@@ -151,14 +150,16 @@ def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings
         time.sleep(POLL_S)
 
 
-def _swap(checkpoint: ServedCheckpoint, app_name: str, timeout_s: float) -> None:
+def _call(method: str, app_name: str, timeout_s: float, *arguments: ServedCheckpoint) -> Any:
+    """What a method of the slot's replica returns. Raises its TrialError, or EngineFailed where it died."""
+    what = " ".join((method, *(str(argument.folder) for argument in arguments)))
     try:
-        serve.get_app_handle(app_name).swap.remote(checkpoint).result(timeout_s=timeout_s)
+        return serve.get_app_handle(app_name).options(method_name=method).remote(*arguments).result(timeout_s=timeout_s)
     except RayTaskError as error:
         cause = error.cause
-        raise cause if isinstance(cause, TrialError) else EngineFailed(f"swap failed: {cause}") from error
+        raise cause if isinstance(cause, TrialError) else EngineFailed(f"{what} failed: {cause}") from error
     except (RayActorError, RayServeException, TimeoutError) as error:
-        raise EngineFailed(f"the engine died while it swapped in {checkpoint.folder}: {error}") from error
+        raise EngineFailed(f"the engine died ({what}): {error}") from error
 
 
 def _start_failure(message: str, log: Path) -> TrialError:

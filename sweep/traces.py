@@ -180,7 +180,7 @@ def _served(model: Path, log_folder: Path, num_gpus: float) -> Iterator[Endpoint
             num_cpus=os.cpu_count() or 1,
             start_timeout_s=600,
             engine_kwargs={} if num_gpus else {"enforce_eager": True, "kv_cache_memory_bytes": 2**30},
-            base_url=cluster.base_url,
+            host=cluster.engine_host,
             log_folder=log_folder,
             owner=POOL,
         )

@@ -48,7 +48,7 @@ class StudyContext:
     study: StudyConfig
     folder: StudyFolder
     pool: str
-    base_url: str
+    engine_host: str | None
     siblings: tuple[TrialConfig, ...]
     launch: str
 
@@ -59,7 +59,7 @@ class StudyContext:
             num_cpus=max(1, (os.cpu_count() or 1) // self.study.slots.count),  # slots of one machine share its cores
             start_timeout_s=self.study.engine.start_timeout_s,
             engine_kwargs=self.study.engine.engine_kwargs,
-            base_url=self.base_url,
+            host=self.engine_host,
             log_folder=self.folder.logs,
             owner=self.pool,
         )

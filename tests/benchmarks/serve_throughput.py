@@ -146,7 +146,7 @@ def run_ours(
             num_cpus=os.cpu_count() or 1,
             start_timeout_s=500,
             engine_kwargs=engine_kwargs,
-            base_url=cluster.base_url,
+            host=cluster.engine_host,
             log_folder=output / "logs",
             owner="throughput",
         )

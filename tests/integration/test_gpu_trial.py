@@ -28,7 +28,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def base_url() -> Iterator[str]:
+def engine_host() -> Iterator[str | None]:
     """Of a local cluster with one slot, whose engine is ended at the end."""
     import ray
 
@@ -38,7 +38,7 @@ def base_url() -> Iterator[str]:
 
     with start_cluster(None, 1) as cluster:
         pool = start_pool(POOL, 1)
-        yield cluster.base_url
+        yield cluster.engine_host
         for app_name in ray.get(pool.engines.remote()):
             end_application(app_name)
 
@@ -66,14 +66,14 @@ def make_study(store: Path, space: list[dict[str, Any]], form: str, **keys: Any)
 
 
 def run_grid(
-    study: StudyConfig, folder: Path, base_url: str, *, with_baseline: bool = True, only: int | None = None
+    study: StudyConfig, folder: Path, engine_host: str | None, *, with_baseline: bool = True, only: int | None = None
 ) -> list[TrialResult]:
     """The trials of a study, one after the other, as its driver would; only: those of so many bits."""
     from sweep.space import baselines, grid
     from sweep.store import StudyFolder
     from sweep.trial import StudyContext, run_trial
 
-    context = StudyContext(study, StudyFolder(folder), POOL, base_url, grid(study), launch="gpu")
+    context = StudyContext(study, StudyFolder(folder), POOL, engine_host, grid(study), launch="gpu")
     wanted = [trial for trial in grid(study) if only is None or (trial.scheme and trial.scheme.num_bits == only)]
     trials = (*(baselines(study) if with_baseline else ()), *wanted)
     try:
@@ -84,12 +84,12 @@ def run_grid(
         raise
 
 
-def test_trials_run_on_the_gpu_from_weights_to_scores(tmp_path: Path, base_url: str) -> None:
+def test_trials_run_on_the_gpu_from_weights_to_scores(tmp_path: Path, engine_host: str | None) -> None:
     from sweep.objectives import make_table
 
     space = [{"method": "gptq", "num_bits": 3, "group_size": 64}, {"method": "rtn", "num_bits": 2}]
     study = make_study(tmp_path / "store", space, "dequantized", num_problems=100)
-    results = run_grid(study, tmp_path / "study", base_url)
+    results = run_grid(study, tmp_path / "study", engine_host)
     base, *compressed = make_table(study, results).rows
     scores = {row.trial.name: row.accuracy for row in compressed}
     print({base.trial.name: base.accuracy, **scores}, base.tokens_per_s)
@@ -103,11 +103,11 @@ SPACE: list[dict[str, Any]] = [{"method": "gptq", "num_bits": WIDTHS, "group_siz
 
 
 @pytest.fixture(scope="module")
-def dequantized(tmp_path_factory: pytest.TempPathFactory, base_url: str) -> dict[int | None, TrialResult]:
+def dequantized(tmp_path_factory: pytest.TempPathFactory, engine_host: str | None) -> dict[int | None, TrialResult]:
     """One pass and one engine for all widths."""
     folder = tmp_path_factory.mktemp("dequantized")
     study = make_study(folder / "store", SPACE, "dequantized", num_problems=150)
-    results = run_grid(study, folder, base_url, with_baseline=False)
+    results = run_grid(study, folder, engine_host, with_baseline=False)
     return {result.config.scheme.num_bits: result for result in results if result.config.scheme}
 
 
@@ -118,13 +118,13 @@ def packed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_packed_weights_score_like_their_dequantized_twin(
-    num_bits: int, dequantized: dict[int | None, TrialResult], packed_folder: Path, base_url: str
+    num_bits: int, dequantized: dict[int | None, TrialResult], packed_folder: Path, engine_host: str | None
 ) -> None:
     """Machete or Marlin reads 4 and 8 bits, Humming 2 and 3. Each layout is an engine of its own."""
     from sweep.objectives import compare
 
     study = make_study(packed_folder / "store", SPACE, "packed", num_problems=150)
-    (packed,) = run_grid(study, packed_folder, base_url, with_baseline=False, only=num_bits)
+    (packed,) = run_grid(study, packed_folder, engine_host, with_baseline=False, only=num_bits)
     twin = dequantized[num_bits]
     assert (twin.checkpoint.format, packed.checkpoint.format) == ("dequantized", "packed")
     found = compare(packed.answers, twin.answers)

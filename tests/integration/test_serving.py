@@ -56,7 +56,7 @@ class Stage:
     def context(self, study: StudyConfig) -> StudyContext:
         """What run_trial wants."""
         folder = StudyFolder(self.settings.log_folder.parent)
-        return StudyContext(study, folder, POOL, self.settings.base_url, siblings=(), launch="")
+        return StudyContext(study, folder, POOL, self.settings.host, siblings=(), launch="")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     study = load_study(folder / "study.yaml")
     with start_cluster(None, 1) as cluster:
         pool = start_pool(POOL, 1)
-        context = StudyContext(study, StudyFolder(folder), POOL, cluster.base_url, siblings=(), launch="")
+        context = StudyContext(study, StudyFolder(folder), POOL, cluster.engine_host, siblings=(), launch="")
         yield Stage(context.engine, study)
         for app_name in ray.get(pool.engines.remote()):
             end_application(app_name)
