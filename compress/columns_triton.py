@@ -23,6 +23,8 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS, SUB = 32, 32
+# Earlier columns whose errors are on their way from memory at the same time; SUB is a multiple of it.
+AT_ONCE = 8
 MAX_STEP = 128
 # Added and taken away again, it rounds halves to even: 1.5 * 2^(bits of the fraction). Codes are far below it.
 ROUNDING = {torch.float32: 1.5 * 2.0**23, torch.float64: 1.5 * 2.0**52}
@@ -101,6 +103,7 @@ class Kernel:
             ROUNDING=ROUNDING[W.dtype],
             ROWS=ROWS,
             SUB=SUB,
+            AT_ONCE=AT_ONCE,
             num_warps=1,
         )
 
@@ -125,6 +128,7 @@ def _fix_columns(
     ROUNDING: tl.constexpr,
     ROWS: tl.constexpr,
     SUB: tl.constexpr,
+    AT_ONCE: tl.constexpr,
 ):
     tile = tiles + 8 * tl.program_id(0)
     group_size, lowest, highest = tl.load(tile + 2), tl.load(tile + 3), tl.load(tile + 4)
@@ -135,17 +139,23 @@ def _fix_columns(
         columns = first + tl.arange(0, SUB)
         real = columns < num_columns
         w = tl.load(W + columns[:, None] * num_rows + rows[None, :], mask=real[:, None] & inside[None, :], other=0.0)
-        for i in range(first):
-            e = tl.load(E + i * num_rows + rows, mask=inside, other=0.0)
-            w -= tl.load(U + i * U_stride + columns, mask=real, other=0.0)[:, None] * e[None, :]
+        for start in range(0, first, AT_ONCE):
+            for i in tl.static_range(AT_ONCE):
+                e = tl.load(E + (start + i) * num_rows + rows, mask=inside, other=0.0)
+                w -= tl.load(U + (start + i) * U_stride + columns, mask=real, other=0.0)[:, None] * e[None, :]
         pattern = tl.zeros([ROWS], tl.int32)
-        for j in range(first, min(first + SUB, num_columns)):
+        last = min(first + SUB, num_columns)
+        s, z = _grid(scale, zero_point, order, first, group_size, num_rounded, rows - first_rounded, inside)
+        u, diagonal = _factor_row(U, U_stride, columns, real, first)
+        for j in range(first, last):
+            following = min(j + 1, last - 1)  # is read while this column is fixed
+            next_s, next_z = _grid(
+                scale, zero_point, order, following, group_size, num_rounded, rows - first_rounded, inside
+            )
+            next_u, next_diagonal = _factor_row(U, U_stride, columns, real, following)
             value = tl.sum(tl.where((columns == j)[:, None], w, 0.0), 0)
             q = value
             if group_size > 0:
-                place = (tl.load(order + j) // group_size) * num_rounded + rows - first_rounded
-                s = tl.load(scale + place, mask=inside, other=1.0)
-                z = tl.load(zero_point + place, mask=inside, other=0.0)
                 code = divide(value, s) + z
                 code = tl.where(code < lowest, lowest.to(w.dtype), code)  # so that NaN stays NaN
                 code = tl.where(code > highest, highest.to(w.dtype), code)
@@ -160,11 +170,26 @@ def _fix_columns(
                 else:
                     chosen = tl.load(kept, mask=inside, other=1).to(tl.int32)
                 q = tl.where(chosen != 0, q, 0.0)
-            e = divide(value - q, tl.load(U + j * (U_stride + 1)))
+            e = divide(value - q, diagonal)
             tl.store(W + j * num_rows + rows, q, mask=inside)
             tl.store(E + j * num_rows + rows, e, mask=inside)
-            w -= tl.load(U + j * U_stride + columns, mask=real, other=0.0)[:, None] * e[None, :]
+            w -= u[:, None] * e[None, :]
+            s, z, u, diagonal = next_s, next_z, next_u, next_diagonal
         tl.debug_barrier()  # the next columns read these errors
+
+
+@triton.jit
+def _grid(scale, zero_point, order, column, group_size, num_rounded, place, inside):
+    """Scale and zero point of each row at a column; 1 and 0 where nothing is rounded."""
+    wanted = inside & (group_size > 0)
+    place += (tl.load(order + column) // tl.maximum(group_size, 1)) * num_rounded
+    return tl.load(scale + place, mask=wanted, other=1.0), tl.load(zero_point + place, mask=wanted, other=0.0)
+
+
+@triton.jit
+def _factor_row(U, U_stride, columns, real, row):
+    """What each column must be told of a row's error, and the row's diagonal."""
+    return tl.load(U + row * U_stride + columns, mask=real, other=0.0), tl.load(U + row * (U_stride + 1))
 
 
 @triton.jit

@@ -17,9 +17,8 @@ from compress.errors import NumericalError
 
 DAMPENING_STEP = 10.0
 MAX_DAMPENING_FRAC = 10.0
-# Slices of columns in which H is summed: 4 leave out 3/8 of the product.
-NUM_SLICES = 4
-MIN_SLICE = 128
+# Slices of columns in which H is summed: 4 leave out 3/8 of the product, 8 leave out 7/16 where they are wide enough.
+MIN_SLICE, WIDE_SLICE = 128, 1024
 # Triangular matrices up to this size are inverted by solving, larger ones by halves, mostly in products.
 MAX_SOLVED = 512
 EXACT_IN_TENSOR_CORES = (torch.bfloat16, torch.float16)
@@ -89,13 +88,13 @@ class HessianSum:
         if self.total is None:
             dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
             self.total = inputs.new_zeros(self.num_columns, self.num_columns, dtype=dtype)
-        width = max(MIN_SLICE, -(-self.num_columns // NUM_SLICES))
+        width = slice_width(self.num_columns)
         with full_precision():
             for start in range(0, self.num_columns, width):  # H is symmetric: what lies left of a slice is not computed
                 slice_, rest = inputs[:, start : start + width].T, inputs[:, start:]
                 part = self.total[start : start + width, start:]
                 if exact:
-                    part += torch.mm(slice_, rest, out_dtype=torch.float32)
+                    torch.addmm(part, slice_, rest, out_dtype=torch.float32, out=part)
                 else:
                     part.addmm_(slice_, rest)
         self.num_tokens += inputs.shape[0]
@@ -151,7 +150,7 @@ def output_energy(weight: Tensor, hessian: Tensor) -> Tensor:
     """tr(W H W') of weight [R, C]: the squared outputs, a sum over slices of the symmetric H; fp64, on their device. On
     CUDA its products are of TF32, which rounds off less than a thousandth of the sum.
     """
-    width = max(MIN_SLICE, -(-hessian.shape[0] // NUM_SLICES))
+    width = slice_width(hessian.shape[0])
     energy = torch.zeros((), dtype=torch.float64, device=weight.device)
     with matmul_precision(tf32=True):
         for start in range(0, hessian.shape[0], width):
@@ -161,6 +160,11 @@ def output_energy(weight: Tensor, hessian: Tensor) -> Tensor:
             product.addmm_(weight[:, end:], hessian[end:, start:end], alpha=2)  # what lies right of it, twice
             energy += (product * mine).sum(dtype=torch.float64)
     return energy
+
+
+def slice_width(num_columns: int) -> int:
+    """Columns of a slice of a symmetric [C, C]."""
+    return max(MIN_SLICE, -(-num_columns // (8 if num_columns >= 8 * WIDE_SLICE else 4)))
 
 
 def full_precision() -> AbstractContextManager[None]:
@@ -204,4 +208,22 @@ def _invert_upper_(upper: Tensor) -> None:
     first, last, between = upper[:half, :half], upper[half:, half:], upper[:half, half:]
     _invert_upper_(first)
     _invert_upper_(last)
-    between.copy_((first @ between) @ last).neg_()
+    between.copy_(_times_upper(_upper_times(first, between), last)).neg_()
+
+
+def _upper_times(upper: Tensor, right: Tensor) -> Tensor:
+    """upper @ right, without most of the products with what lies left of the diagonal."""
+    if upper.shape[0] <= 2 * WIDE_SLICE:
+        return upper @ right
+    half = upper.shape[0] // 2
+    top = _upper_times(upper[:half, :half], right[:half]).addmm_(upper[:half, half:], right[half:])
+    return torch.cat((top, _upper_times(upper[half:, half:], right[half:])))
+
+
+def _times_upper(left: Tensor, upper: Tensor) -> Tensor:
+    """left @ upper, likewise."""
+    if upper.shape[0] <= 2 * WIDE_SLICE:
+        return left @ upper
+    half = upper.shape[0] // 2
+    rest = _times_upper(left[:, half:], upper[half:, half:]).addmm_(left[:, :half], upper[:half, half:])
+    return torch.cat((_times_upper(left[:, :half], upper[:half, :half]), rest), 1)

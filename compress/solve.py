@@ -89,6 +89,7 @@ def solve_requests(
     parts = [part for index, request in enumerate(requests) for part in _parts(index, weights, request)]
     energies = {name: output_energy(weight, inputs.hessian) for name, weight in weights.items()} if inputs else {}
     outcomes: list[SolvedUnit | NumericalError] = [SolvedUnit() for _ in requests]
+    measured: list[tuple[int, str, Factor | None, Tensor]] = []
     for group in _share_a_sweep(parts):
         try:
             solved = _solve_together(group, inputs, stored_dtype)
@@ -99,17 +100,16 @@ def solve_requests(
         for part, outcome in zip(group, solved, strict=True):
             before = outcomes[part.request]
             if isinstance(before, SolvedUnit):
-                reports = {
-                    name: _report(name, part.weights[name], outcome, inputs, energies.get(name), stored_dtype)
-                    for name in outcome.weights
-                }
+                for name in outcome.weights:
+                    numbers = _measure(part.weights[name], outcome, name, inputs, energies.get(name), stored_dtype)
+                    measured.append((part.request, name, outcome.factor, numbers))
                 outcomes[part.request] = SolvedUnit(
                     {**before.weights, **outcome.weights},
-                    {**before.reports, **reports},
+                    {},
                     before.factors + ((outcome.factor,) if outcome.factor else ()),
                     outcome.input_scale,
                 )
-    return outcomes
+    return _with_reports(outcomes, measured, has_loss=inputs is not None)
 
 
 def _parts(index: int, weights: Weights, request: UnitSchemes) -> list[_Part]:
@@ -227,26 +227,42 @@ def grid_spec(scheme: Scheme, stored_dtype: torch.dtype) -> GridSpec | None:
     )
 
 
-def _report(
-    name: str,
+def _measure(
     weight: Tensor,
     outcome: _Outcome,
+    name: str,
     inputs: InputStatistics | None,
     energy: Tensor | None,
     stored_dtype: torch.dtype,
-) -> LayerReport:
-    result, used = outcome.weights[name], outcome.factor
+) -> Tensor:
+    """What a report needs, [4], fp64, on the device: energy lost and of the whole, weight error, share kept."""
+    result = outcome.weights[name]
     stored = result.weight.to(stored_dtype).to(weight.dtype)
     error = weight - (stored if outcome.input_scale is None else stored / outcome.input_scale)
     lost = output_energy(error, inputs.hessian) if inputs else error.new_zeros(())
     kept = error.new_ones(()) if result.keep_mask is None else result.keep_mask.sum() / weight.numel()
     norm, changed = weight.square().sum().clamp(min=1e-30), error.square().sum()
     numbers = (lost, lost.new_ones(()) if energy is None else energy, changed / norm, kept)
-    lost_energy, whole, weight_error, kept_share = torch.stack([number.double() for number in numbers]).tolist()
-    return LayerReport(
-        name=name,
-        loss=None if inputs is None else lost_energy / (whole or 1.0),
-        weight_error=weight_error,
-        sparsity=1 - kept_share,
-        dampening_frac=used.dampening_frac if used else None,
-    )
+    return torch.stack([number.double() for number in numbers])
+
+
+def _with_reports(
+    outcomes: list[SolvedUnit | NumericalError],
+    measured: Sequence[tuple[int, str, Factor | None, Tensor]],
+    *,
+    has_loss: bool,
+) -> list[SolvedUnit | NumericalError]:
+    """The outcomes with a report for each weight. All numbers come from the device at once: one wait."""
+    numbers = torch.stack([found for *_, found in measured]).tolist() if measured else []
+    for (request, name, used, _), (lost, whole, weight_error, kept) in zip(measured, numbers, strict=True):
+        outcome = outcomes[request]
+        if isinstance(outcome, SolvedUnit):
+            report = LayerReport(
+                name=name,
+                loss=lost / (whole or 1.0) if has_loss else None,
+                weight_error=weight_error,
+                sparsity=1 - kept,
+                dampening_frac=used.dampening_frac if used else None,
+            )
+            outcomes[request] = replace(outcome, reports={**outcome.reports, name: report})
+    return outcomes

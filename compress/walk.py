@@ -33,7 +33,7 @@ from compress.solve import SolvedUnit, solve_requests
 
 Progress = Callable[[int, int], None]
 # Weights, of all schemes together, that are solved at once; on the way each takes about 16 bytes.
-SOLVED_WEIGHTS = 3 << 29
+SOLVED_WEIGHTS = 9 << 27
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from compress import columns, forward, hessian, making, solve, walk
 from compress.activations import Activations, Batch
+from compress.decoder import fuse_norms
 from compress.families import linear_shapes, stages_of
 from compress.job import Job, Target
 from compress.outbox import Outbox
@@ -115,6 +116,7 @@ class Layer:
     def module(self) -> torch.nn.Module:
         layer = copy.deepcopy(self.skeleton)
         layer.load_state_dict(self.dense, assign=True)
+        fuse_norms(layer)
         return layer.requires_grad_(False)
 
     def run(self, schemes: Sequence[Scheme]) -> tuple[float, list[Host]]:
@@ -153,7 +155,7 @@ class Stages:
         ("Hessians mirrored", forward.Measured, "statistics"),
         ("factors", hessian, "factor"),
         ("sweeps", solve, "solve_columns"),
-        ("losses", solve, "_report"),
+        ("losses", solve, "_measure"),
         ("stored values and copies begun", making.Making, "send"),
     )
 
@@ -270,13 +272,13 @@ def main() -> None:
     dense, compressed = schemes_of(group, "dense"), schemes_of(group, "compressed")
     in_order = [replace(scheme, act_order=False) for scheme in dense]
     cases: list[tuple[str, list[Scheme], int, bool]] = [
-        ("12 dense", dense, arguments.repeats, False),
-        ("1 dense, gptq w4", dense[:1], arguments.repeats, False),
-        ("1 dense, sparsegpt 50 %", dense[10:11], arguments.repeats, False),
-        ("12 dense, no act-order", in_order, arguments.repeats, False),
-        ("12 dense, errors passed on in TF32", dense, arguments.repeats, True),
-        ("12 compressed", compressed, min(arguments.repeats, 2), False),
-        ("1 compressed, gptq w4", compressed[:1], arguments.repeats, False),
+        ("12 dense", dense, arguments.repeats, True),
+        ("1 dense, gptq w4", dense[:1], arguments.repeats, True),
+        ("1 dense, sparsegpt 50 %", dense[10:11], arguments.repeats, True),
+        ("12 dense, no act-order", in_order, arguments.repeats, True),
+        ("12 dense, errors passed on in fp32", dense, arguments.repeats, False),
+        ("12 compressed", compressed, min(arguments.repeats, 2), True),
+        ("1 compressed, gptq w4", compressed[:1], arguments.repeats, True),
     ]
     layer = None
     for name, schemes, repeats, tf32 in cases:
@@ -284,7 +286,7 @@ def main() -> None:
             columns.SWEEP_TF32 = tf32
             layer = layer or Layer(size, matrices, device)
             results.add(f"{size}: {name}", **measure(layer, schemes, repeats, stages=True))
-    columns.SWEEP_TF32 = False
+    columns.SWEEP_TF32 = True
     del layer
     if size == "8B" and "70B: 12 dense" not in results:
         results.add("70B: 12 dense", **measure(Layer("70B", matrices, device), dense, 0, stages=False))

@@ -173,10 +173,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loop-repeats", type=int, default=1)
-    parser.add_argument("--tf32", action="store_true", help="ours passes errors on in TF32; lines of their own")
+    parser.add_argument("--fp32", action="store_true", help="ours passes errors on in fp32; lines of their own")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    torch.backends.cuda.matmul.allow_tf32, columns.SWEEP_TF32 = False, arguments.tf32
+    torch.backends.cuda.matmul.allow_tf32, columns.SWEEP_TF32 = False, not arguments.fp32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     matrices = load_matrices(arguments.matrices)
     shapes = [(48, 64), (64, 160)] if arguments.tiny else [(4096, 4096), (1024, 4096), (14336, 4096), (4096, 14336)]
@@ -186,7 +186,7 @@ def main() -> None:
     warmed = False
     for rows, width in shapes:
         for case in cases(32 if arguments.tiny else 128):
-            name = f"{rows}x{width}: {case.name}{', TF32' if arguments.tf32 else ''}"
+            name = f"{rows}x{width}: {case.name}{', fp32' if arguments.fp32 else ''}"
             if name in results:
                 continue
             if width not in held:

@@ -26,6 +26,11 @@ HALF = Pruning(0.5, None, 8, (8,))
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.columns.SWEEP_TF32", False)
+
+
 def problem(seed: int, rows: int, columns: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights [rows, columns] and the Hessian of correlated inputs."""
     generator = torch.Generator().manual_seed(seed)
@@ -165,7 +170,9 @@ def test_steps_begin_where_grids_and_masks_do() -> None:
 @pytest.mark.gpu
 @needs_card
 @pytest.mark.parametrize("act_order", [False, True])
-def test_on_a_card_kernel_and_loop_agree_at_size(act_order: bool) -> None:
+@pytest.mark.parametrize("tf32", [False, True], ids=["fp32", "TF32"])
+def test_on_a_card_kernel_and_loop_agree_at_size(act_order: bool, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.columns.SWEEP_TF32", tf32)
     weight, hessian = problem(3, 1000, 1024, torch.float32)
     lanes = [Lane(weight, GridSpec(bits, 128, symmetric)) for bits in (2, 3, 4, 8) for symmetric in (True, False)]
     if not act_order:
@@ -173,6 +180,8 @@ def test_on_a_card_kernel_and_loop_agree_at_size(act_order: bool) -> None:
         lanes += [Lane(weight, GridSpec(4, 128), Pruning(0.5, (2, 4), 128, (1000,)))]
     for ours, theirs in zip(*solve_both(lanes, hessian, act_order=act_order), strict=True):
         changed = (ours.weight - theirs.weight).abs() > 1e-3 * theirs.weight.abs().max()
-        assert changed.float().mean() < 0.02  # a near tie falls the other way, and what comes after it follows
+        assert changed.float().mean() < (
+            0.1 if tf32 else 0.02
+        )  # a near tie falls the other way, and what comes after it follows
         losses = [((weight - solved.weight) @ hessian * (weight - solved.weight)).sum() for solved in (ours, theirs)]
-        torch.testing.assert_close(losses[0], losses[1], rtol=2e-3, atol=0)
+        torch.testing.assert_close(losses[0], losses[1], rtol=5e-3 if tf32 else 2e-3, atol=0)
