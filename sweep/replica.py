@@ -44,12 +44,12 @@ class ServedCheckpoint:
     fingerprint: str
 
 
-def replica_environment(num_cpus: int) -> dict[str, str]:
+def replica_environment(num_cpus: int, num_gpus: float) -> dict[str, str]:
     """Environment of a replica's process that has `num_cpus` cores; needed before torch and vLLM are imported."""
     return {
-        # Ray sets 1 for an actor that asks for no CPU. One core is left to HTTP and the client: with all of them the
-        # engine's threads wait for each other at every step.
-        "OMP_NUM_THREADS": str(max(1, num_cpus - 1)),
+        # One core is left to HTTP and the client: with all of them the engine's threads wait for each other at every
+        # step. On a GPU the processor only prepares steps, which is too little work for a second thread.
+        "OMP_NUM_THREADS": "1" if num_gpus else str(max(1, num_cpus - 1)),
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "1" if num_cpus > 1 else "0",
         "VLLM_CPU_INT4_W4A8": "0",  # AMX machines would quantize activations too: not comparable scores
         "VLLM_NO_USAGE_STATS": "1",

@@ -129,7 +129,7 @@ def _start(checkpoint: ServedCheckpoint, app_name: str, settings: EngineSettings
         ray_actor_options={
             "num_cpus": 0,  # the slot is what counts; a bundle of CPUs would wait for ever on a small machine
             "num_gpus": settings.num_gpus,
-            "runtime_env": {"env_vars": replica_environment(settings.num_cpus)},
+            "runtime_env": {"env_vars": replica_environment(settings.num_cpus, settings.num_gpus)},
         },
     )
     app = deployment.bind(checkpoint, dict(settings.engine_kwargs), log, settings.owner, settings.host)

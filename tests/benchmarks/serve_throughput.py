@@ -3,11 +3,13 @@
     python -m tests.benchmarks.serve_throughput --tokenizer FOLDER --output FOLDER [--tiny]
 
 The model is random, of the shape of Qwen2.5-1.5B, with the tokenizer of the folder and no token that ends a text: every
-answer has --max-tokens tokens. The raw side is LLM.generate on the rendered prompts, with the same sampling and seeds,
-in a process of its own; the other side is an engine behind Ray Serve, HTTP, the client, the graders and a file of
-answers. Both engines start with the same settings, graphs and compiling included; each side does a short round first,
-then --rounds that count. Processor seconds of each process and the card's energy stand beside. Results are lines of
-OUTPUT/serve.jsonl. --tiny: a model for trying the script on a CPU.
+answer is as long as it was asked to be. That is between a quarter and seven quarters of --max-tokens, by its seed; or
+all the same, where vLLM alone works in lockstep: all answers of a batch end together, as no model's do. The raw side is
+LLM.generate on the rendered prompts, with the same sampling, seeds and lengths, in a process of its own; the other side
+is an engine behind Ray Serve, HTTP, the client, the graders and a file of answers. Both engines start with the same
+settings, graphs and compiling included; each side does a short round first, then --rounds that count. Processor seconds
+of each process and the card's energy stand beside. Results are lines of OUTPUT/serve.jsonl. --tiny: a model for trying
+the script on a CPU.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -32,10 +38,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from compress.checkpoint import weights_fingerprint
 from evaluate.benchmarks import Benchmark, load_benchmark
+from evaluate.client import Client
 from evaluate.errors import BadInput
+from evaluate.replies import Reply
 from evaluate.runner import run_benchmarks
 from evaluate.schema import Endpoint, Prompting, Sampling
-from evaluate.spec import make_requests, make_spec
+from evaluate.spec import Request, make_requests, make_spec
 from evaluate.throughput import read_joules
 from sweep.cluster import start_cluster
 from sweep.leases import lease, start_pool
@@ -50,7 +58,8 @@ from vllm import LLM, SamplingParams
 asked = json.load(sys.stdin)
 llm = LLM(asked["model"], **asked["engine_kwargs"])
 for number, round in enumerate(asked["rounds"]):
-    wanted = [SamplingParams(**asked["sampling"], seed=seed, max_tokens=round["max_tokens"]) for seed in round["seeds"]]
+    lengths = zip(round["seeds"], round["lengths"])
+    wanted = [SamplingParams(**asked["sampling"], seed=seed, max_tokens=length) for seed, length in lengths]
     started = time.perf_counter()
     outputs = llm.generate(round["prompts"], wanted, use_tqdm=False)
     seconds = time.perf_counter() - started
@@ -67,6 +76,13 @@ class Round:
     num_requests: int
     max_tokens: int
     seed: int
+    spread: bool = False
+
+    def length(self, seed: int) -> int:
+        """Tokens of the answer to a request with this seed."""
+        if not self.spread:
+            return self.max_tokens
+        return random.Random(seed).randint(self.max_tokens // 4, 7 * self.max_tokens // 4)
 
     @property
     def benchmark(self) -> Benchmark:
@@ -122,7 +138,7 @@ def run_raw(model: Path, rounds: list[Round], engine_kwargs: dict[str, Any]) -> 
             for request in requests
         ]
         seeds = [request.seed for request in requests]
-        asked["rounds"].append({"prompts": prompts, "seeds": seeds, "max_tokens": part.max_tokens})
+        asked["rounds"].append({"prompts": prompts, "seeds": seeds, "lengths": [part.length(seed) for seed in seeds]})
         asked["sampling"] = {"temperature": part.sampling.temperature, "top_p": part.sampling.top_p, "ignore_eos": True}
     done = subprocess.run(
         [sys.executable, "-c", RAW], input=json.dumps(asked), capture_output=True, text=True, check=False
@@ -162,7 +178,9 @@ def run_ours(
 def _ask(endpoint: Endpoint, part: Round, concurrency: int, folder: Path) -> dict[str, Any]:
     before, start_j = processor_seconds(), joules()
     started = time.perf_counter()
-    summary = asyncio.run(run_benchmarks(endpoint, [part.benchmark], part.sampling, folder, concurrency=concurrency))
+    with patch("evaluate.runner._asker", partial(_asker, part)):  # a run has one limit for all
+        running = run_benchmarks(endpoint, [part.benchmark], part.sampling, folder, concurrency=concurrency)
+        summary = asyncio.run(running)
     seconds, end_j = time.perf_counter() - started, joules()
     used = Counter(processor_seconds())
     used.subtract(before)
@@ -173,9 +191,14 @@ def _ask(endpoint: Endpoint, part: Round, concurrency: int, folder: Path) -> dic
         "seconds": seconds,
         "tokens": tokens,
         "concurrency": concurrency,
+        "spread": part.spread,
         "processor_s": {name: round(value, 1) for name, value in used.most_common(6) if value > 0.1},
         "joules_per_question": None if start_j is None or end_j is None else (end_j - start_j) / part.num_requests,
     }
+
+
+def _asker(part: Round, client: Client, *_: object) -> Callable[[Request], Awaitable[Reply]]:
+    return lambda request: client.complete(request.prompt, request.seed, part.length(request.seed))
 
 
 def processor_seconds() -> dict[str, float]:
@@ -222,31 +245,36 @@ def main() -> None:
     else:
         engine_kwargs |= {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "enable_chunked_prefill": False}
     short = Round(arguments.max_num_seqs // 2, 32, seed=0)
-    rounds = [Round(arguments.num_requests, arguments.max_tokens, seed) for seed in range(1, 1 + arguments.rounds)]
-    started = time.perf_counter()
+    rounds = [
+        Round(arguments.num_requests, arguments.max_tokens, seed, spread)
+        for spread in (True, False)
+        for seed in range(1, 1 + arguments.rounds)
+    ]
     raw = run_raw(model, [short, *rounds], engine_kwargs)[1:]
-    record(arguments.output, "vLLM alone", raw, time.perf_counter() - started)
-    alone = statistics.median(done["tokens"] / done["seconds"] for done in raw)
-    started = time.perf_counter()
-    asked = [(part, concurrency) for concurrency in (2, 1) for part in rounds]
-    asked = [(part, factor * arguments.max_num_seqs) for part, factor in asked]
+    for part, result in zip(rounds, raw, strict=True):
+        record(arguments.output, "vLLM alone", {**result, "spread": part.spread})
+    asked = [(part, factor * arguments.max_num_seqs) for part in rounds for factor in (2, 1)]
     ours = run_ours(model, [(short, arguments.max_num_seqs), *asked], engine_kwargs, arguments.output.resolve())[1:]
-    record(arguments.output, "Ray Serve and client", ours, time.perf_counter() - started)
-    print("| side | concurrency | tokens/s, median | of vLLM alone |\n|---|---|---|---|")
-    print(f"| vLLM alone | all at once | {alone:.0f} | 1 |")
-    for concurrency in dict.fromkeys(number for _, number in asked):
-        done = [result for result in ours if result["concurrency"] == concurrency]
-        speed = statistics.median(result["tokens"] / result["seconds"] for result in done)
-        print(f"| Ray Serve and client | {concurrency} | {speed:.0f} | {speed / alone:.3f} |")
+    for result in ours:
+        record(arguments.output, "Ray Serve and client", result)
+    print("| lengths | concurrency | tokens/s, median | vLLM alone | ratio |\n|---|---|---|---|---|")
+    for spread, words in ((True, "spread"), (False, "all the same")):
+        alone = median_speed(result for part, result in zip(rounds, raw, strict=True) if part.spread == spread)
+        for concurrency in dict.fromkeys(number for _, number in asked):
+            speed = median_speed(r for r in ours if r["spread"] == spread and r["concurrency"] == concurrency)
+            print(f"| {words} | {concurrency} | {speed:.0f} | {alone:.0f} | {speed / alone:.3f} |")
 
 
-def record(output: Path, side: str, results: list[dict[str, Any]], seconds: float) -> None:
+def median_speed(results: Iterable[dict[str, Any]]) -> float:
+    """Tokens per second."""
+    return statistics.median(result["tokens"] / result["seconds"] for result in results)
+
+
+def record(output: Path, side: str, result: dict[str, Any]) -> None:
+    line = json.dumps({"side": side, "tokens_per_s": round(result["tokens"] / result["seconds"]), **result})
     with (output / "serve.jsonl").open("a", encoding="utf-8") as file:
-        for result in results:
-            line = json.dumps({"side": side, "tokens_per_s": round(result["tokens"] / result["seconds"]), **result})
-            file.write(line + "\n")
-            print(line, flush=True)
-    print(f"{side}: {seconds:.0f} s with its start", flush=True)
+        file.write(line + "\n")
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
