@@ -170,6 +170,7 @@ def run_ours(
             with serve_checkpoint(served, slot, settings) as endpoint:
                 for number, (part, concurrency) in enumerate(rounds):
                     results.append(_ask(endpoint, part, concurrency, output / f"answers-{number}"))
+                    record(output, "Ray Serve and client", results[-1])
             end_engine(slot)
         del pool
     return results
@@ -255,8 +256,6 @@ def main() -> None:
         record(arguments.output, "vLLM alone", {**result, "spread": part.spread})
     asked = [(part, factor * arguments.max_num_seqs) for part in rounds for factor in (2, 1)]
     ours = run_ours(model, [(short, arguments.max_num_seqs), *asked], engine_kwargs, arguments.output.resolve())[1:]
-    for result in ours:
-        record(arguments.output, "Ray Serve and client", result)
     print("| lengths | concurrency | tokens/s, median | vLLM alone | ratio |\n|---|---|---|---|---|")
     for spread, words in ((True, "spread"), (False, "all the same")):
         alone = median_speed(result for part, result in zip(rounds, raw, strict=True) if part.spread == spread)
