@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -35,7 +36,12 @@ def _cluster(address: str | None, num_slots: int) -> Iterator[Cluster]:
     local = address is None
     _init_ray(address, num_slots)
     try:
-        serve.start(proxy_location="Disabled", logging_config=QUIET)
+        if local:
+            serve.start(proxy_location="Disabled", logging_config=QUIET)
+        else:  # Serve stays there, and others may want its proxy
+            host = ray.util.get_node_ip_address()
+            options = {"host": host, "port": _free_port(host)}
+            serve.start(proxy_location="HeadOnly", http_options=options, logging_config=QUIET)
         yield Cluster(engine_host="127.0.0.1" if local else None)
     finally:
         with suppress(KeyboardInterrupt):  # a second Ctrl-C must not leave processes behind
@@ -62,3 +68,9 @@ def _init_ray(address: str | None, num_slots: int) -> None:
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}},
         **quiet,
     )
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

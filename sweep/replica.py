@@ -104,21 +104,26 @@ class VllmReplica:
         tasks = await self._engine.get_supported_tasks()
         self._app = build_app(self._arguments, tasks, self._engine.model_config)
         await init_app_state(self._engine, self._app.state, self._arguments, tasks)
-        server = uvicorn.Server(uvicorn.Config(self._app, log_level="warning", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(self._app, log_level="warning", access_log=False, backlog=4096))
         self._app.state.server = server  # vLLM ends it when its engine has died
-        listener = socket.create_server((host, 0), backlog=4096)
-        self._url = f"http://{host}:{listener.getsockname()[1]}/v1"
-        self._server = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+        is_ipv6 = ":" in host
+        listener = socket.create_server((host, 0), family=socket.AF_INET6 if is_ipv6 else socket.AF_INET)
+        self._url = f"http://{f'[{host}]' if is_ipv6 else host}:{listener.getsockname()[1]}/v1"
+        self._server = asyncio.get_running_loop().create_task(_serve(server, listener))
         while not server.started:
             if self._server.done():
-                raise EngineFailed(f"vLLM's server did not start: {self._server.exception()}")
+                await self._server
+                raise EngineFailed("vLLM's HTTP server ended at once")
             await asyncio.sleep(0.01)
 
     async def url(self) -> str:
+        """Where vLLM's OpenAI server answers."""
         return self._url
 
     async def check_health(self) -> None:
         await self._engine.check_health()
+        if self._server.done():
+            raise EngineFailed("its HTTP server ended")
 
     async def process_id(self) -> int:
         return os.getpid()
@@ -166,6 +171,14 @@ class VllmReplica:
             final = output
         scored = zip(tokens, final.prompt_logprobs, strict=True)
         return tuple(entry[token].logprob for token, entry in scored if entry is not None)
+
+
+async def _serve(server: Any, listener: socket.socket) -> None:
+    """Run uvicorn. Raises EngineFailed where the application does not start: a SystemExit would end the event loop."""
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit as error:
+        raise EngineFailed(f"vLLM's application did not start (exit code {error.code})") from error
 
 
 def _write_output_to(log: Path) -> None:

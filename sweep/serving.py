@@ -164,7 +164,8 @@ def _call(method: str, app_name: str, timeout_s: float, *arguments: ServedCheckp
 
 def _start_failure(message: str, log: Path) -> TrialError:
     """Serve hands the replica's traceback over as text; its last line is the cause."""
-    cause = next((line.strip() for line in reversed(message.splitlines()) if "Error" in line or "Mismatch" in line), "")
+    words = ("Error", "Mismatch", "EngineFailed")
+    cause = next((s.strip() for s in reversed(message.splitlines()) if any(word in s for word in words)), "")
     kind = CanaryMismatch if "CanaryMismatch" in cause else EngineFailed
     return kind(f"the engine did not start: {cause or _first_line(message)}; log: {log}")
 

@@ -160,7 +160,7 @@ def _test_set(argument: str) -> Benchmark:
 
 @contextmanager
 def _served(model: Path, log_folder: Path, num_gpus: float) -> Iterator[Endpoint]:
-    """The model behind Ray Serve and vLLM on this machine, ended with the block. Raises EngineFailed."""
+    """The model in Ray Serve and vLLM on this machine, ended with the block. Raises EngineFailed."""
     import ray
 
     from compress.checkpoint import weights_fingerprint

@@ -141,6 +141,8 @@ def _fault(what: str, model: str, context: StudyContext, slot: Slot) -> TrialErr
     gone = (f"`{model}` does not exist", f"serves no model {model!r}")  # the name goes with the weights
     if cause is None and any(words in what for words in gone):
         cause = "Serve has started another in its place"
+    if cause is None and "cannot be reached" in what:  # Serve has not noticed yet, or the next one has another port
+        cause = "nobody listens at its address any more"
     if cause is not None:
         return EngineFailed(f"the engine died: {cause}; {what}; log: {log}")
     return EvaluationFailed(f"{what}; log: {log}")

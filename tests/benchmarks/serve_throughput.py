@@ -6,7 +6,7 @@ The model is random, of the shape of Qwen2.5-1.5B, with the tokenizer of the fol
 answer is as long as it was asked to be. That is between a quarter and seven quarters of --max-tokens, by its seed; or
 all the same, where vLLM alone works in lockstep: all answers of a batch end together, as no model's do. The raw side is
 LLM.generate on the rendered prompts, with the same sampling, seeds and lengths, in a process of its own; the other side
-is an engine behind Ray Serve, HTTP, the client, the graders and a file of answers. Both engines start with the same
+is an engine in Ray Serve, HTTP, the client, the graders and a file of answers. Both engines start with the same
 settings, graphs and compiling included; each side does a short round first, then --rounds that count. Processor seconds
 of each process and the card's energy stand beside. Results are lines of OUTPUT/serve.jsonl. --tiny: a model for trying
 the script on a CPU.

@@ -1,4 +1,4 @@
-"""Engines behind Ray Serve: what they answer, hot swaps against fresh engines, and what becomes of each fault.
+"""Engines in Ray Serve: what they answer, hot swaps against fresh engines, and what becomes of each fault.
 
 One cluster and one slot serve all tests; an engine starts anew only where a test before has ended it.
 """
@@ -23,14 +23,14 @@ from ray import serve
 from safetensors.torch import load_file, save_file
 
 from compress.checkpoint import weights_fingerprint
-from evaluate.benchmarks import load_benchmark
+from evaluate.benchmarks import Benchmark, load_benchmark
 from evaluate.schema import Endpoint
 from sweep.cluster import start_cluster
 from sweep.config import StudyConfig, load_study
 from sweep.errors import CanaryMismatch, EngineFailed
 from sweep.leases import Slot, lease, start_pool
 from sweep.replica import ServedCheckpoint
-from sweep.results import answers_folder, load_checkpoint, load_result
+from sweep.results import answers_folder, load_benchmarks, load_checkpoint, load_result
 from sweep.serving import EngineSettings, end_application, serve_checkpoint
 from sweep.space import TrialConfig
 from sweep.store import StudyFolder
@@ -228,6 +228,21 @@ def test_a_killed_replica_fails_its_trial(stage: Stage) -> None:
     killer.join()
     assert load_result(study, base) is None
     assert_nothing_runs(f"{POOL}-0", killed)
+
+
+def test_an_engine_that_dies_before_its_first_question_is_at_fault(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serve still says that all is well when the client has given up."""
+
+    def kill_first(study: StudyConfig) -> list[Benchmark]:
+        os.kill(replica_pid(f"{POOL}-0"), signal.SIGKILL)
+        return load_benchmarks(study)
+
+    monkeypatch.setattr("sweep.trial.load_benchmarks", kill_first)
+    study = stage.study.model_copy(update={"num_problems": 9})
+    with pytest.raises(EngineFailed, match=f"the engine died: .*; log: {stage.settings.log_folder}"):
+        run_trial(TrialConfig(study.models[0], None), stage.context(study))
 
 
 def test_an_engine_ends_with_the_block_that_raises(stage: Stage, slot: Slot, checkpoints: tuple[Path, ...]) -> None:
