@@ -12,8 +12,11 @@ def inputs(num_tokens: int, num_columns: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(num_tokens, num_columns, dtype=torch.float64, generator=generator)
 
 
-@pytest.mark.parametrize("num_columns", [16, 300])  # one slice, several
-def test_batches_add_up_to_twice_the_mean_outer_product(num_columns: int) -> None:
+@pytest.mark.parametrize(("num_columns", "wide"), [(16, 1024), (300, 1024), (1100, 130)])  # one slice, three, eight
+def test_batches_add_up_to_twice_the_mean_outer_product(
+    num_columns: int, wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.hessian.WIDE_SLICE", wide)
     x = inputs(50, num_columns)
     total = HessianSum(num_columns)
     for batch in x.split(13):
@@ -24,10 +27,11 @@ def test_batches_add_up_to_twice_the_mean_outer_product(num_columns: int) -> Non
 @pytest.mark.parametrize("largest_solved", [512, 2])  # at once, by halves
 def test_upper_factor_is_that_of_the_damped_inverse(largest_solved: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compress.hessian.MAX_SOLVED", largest_solved)
-    x = inputs(40, 12)
-    hessian = 2 * x.T @ x / 40
+    monkeypatch.setattr("compress.hessian.WIDE_SLICE", 1)  # products of triangles by halves as well
+    x = inputs(60, 29)
+    hessian = 2 * x.T @ x / 60
     used = factor(hessian, 0.05)
-    damped = hessian + 0.05 * hessian.diagonal().mean() * torch.eye(12, dtype=torch.float64)
+    damped = hessian + 0.05 * hessian.diagonal().mean() * torch.eye(29, dtype=torch.float64)
     torch.testing.assert_close(used.upper, torch.linalg.cholesky(torch.linalg.inv(damped), upper=True))
     assert torch.equal(used.upper, used.upper.triu())
     assert (used.num_raised, used.dampening_frac) == (0, 0.05)

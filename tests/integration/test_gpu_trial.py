@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,7 @@ def test_trials_run_on_the_gpu_from_weights_to_scores(tmp_path: Path, engine_hos
     assert scores[f"{MODEL.name}/rtn-w2-channel-sym"] < 0.5
 
 
-WIDTHS = [int(bits) for bits in os.environ.get("LRM_SWEEP_WIDTHS", "4 8 3 2").split()]
+WIDTHS = [4, 8, 3, 2]
 SPACE: list[dict[str, Any]] = [{"method": "gptq", "num_bits": WIDTHS, "group_size": 64}]
 
 
