@@ -57,7 +57,7 @@ from vllm import LLM, SamplingParams
 
 asked = json.load(sys.stdin)
 llm = LLM(asked["model"], **asked["engine_kwargs"])
-for number, round in enumerate(asked["rounds"]):
+for round in asked["rounds"]:
     lengths = zip(round["seeds"], round["lengths"])
     wanted = [SamplingParams(**asked["sampling"], seed=seed, max_tokens=length) for seed, length in lengths]
     started = time.perf_counter()
@@ -156,7 +156,7 @@ def run_ours(
     served = ServedCheckpoint(model, "random", fingerprint)
     results = []
     with start_cluster(None, 1) as cluster:
-        pool = start_pool("throughput", 1)
+        pool = start_pool("throughput", 1)  # ends with its last handle
         settings = EngineSettings(
             num_gpus=1 if torch.cuda.is_available() else 0,
             num_cpus=os.cpu_count() or 1,

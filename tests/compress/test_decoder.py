@@ -44,4 +44,6 @@ def test_a_fused_norm_is_transformers_own_but_for_the_last_bit(config: Any, num_
         expected = type(norm).forward(norm, hidden)
         found = norm(hidden)
         assert found.dtype == torch.bfloat16
+        fused = nn.functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon)
+        torch.testing.assert_close(fused, expected, rtol=2**-6, atol=0)
         torch.testing.assert_close(found, expected, rtol=0 if device == "cpu" else 2**-6, atol=0)
