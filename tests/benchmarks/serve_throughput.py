@@ -7,9 +7,10 @@ answer is as long as it was asked to be. That is between a quarter and seven qua
 all the same, where vLLM alone works in lockstep: all answers of a batch end together, as no model's do. The raw side is
 LLM.generate on the rendered prompts, with the same sampling, seeds and lengths, in a process of its own; the other side
 is an engine in Ray Serve, HTTP, the client, the graders and a file of answers. Both engines start with the same
-settings, graphs and compiling included; each side does a short round first, then --rounds that count. Processor seconds
-of each process and the card's energy stand beside. Results are lines of OUTPUT/serve.jsonl. --tiny: a model for trying
-the script on a CPU.
+settings, graphs and compiling included; each does a short round first, then --rounds that count. One engine differs
+from the next start of the same by up to a tenth, so the two sides take turns, --starts times each. Processor seconds of
+each process and the card's energy stand beside. Results are lines of OUTPUT/serve.jsonl; the table is of all lines
+there, so that a run that was cut goes on. --tiny: a model for trying the script on a CPU.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -66,6 +68,7 @@ for round in asked["rounds"]:
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     print("ROUND", json.dumps({"seconds": seconds, "tokens": tokens}), flush=True)
 """
+ALONE, OURS = "vLLM alone", "Ray Serve and client"
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}\n{% endfor %}<|assistant|>\n"
 
 
@@ -96,12 +99,10 @@ class Round:
 def make_model(folder: Path, tokenizer_folder: Path, *, tiny: bool) -> None:
     """Writes a random model that never ends a text by itself."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    vocab_size = len(tokenizer)
     tokenizer.chat_template = TEMPLATE
+    tokenizer.add_special_tokens({"eos_token": "<|never|>"})  # behind all that the model can say
     tokenizer.save_pretrained(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    for key in ("eos_token", "eos_token_id", "bos_token", "add_bos_token"):
-        settings.pop(key, None)
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     shape: dict[str, Any] = {
         "hidden_size": 1536,
         "intermediate_size": 8960,
@@ -113,7 +114,7 @@ def make_model(folder: Path, tokenizer_folder: Path, *, tiny: bool) -> None:
     if tiny:
         shape |= {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = Qwen2Config(
-        **shape, vocab_size=len(tokenizer), max_position_embeddings=4096, eos_token_id=None, bos_token_id=None
+        **shape, vocab_size=vocab_size, max_position_embeddings=4096, eos_token_id=None, bos_token_id=None
     )
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
@@ -124,11 +125,11 @@ def make_model(folder: Path, tokenizer_folder: Path, *, tiny: bool) -> None:
     torch.cuda.empty_cache()
 
 
-def run_raw(model: Path, rounds: list[Round], engine_kwargs: dict[str, Any]) -> list[dict[str, Any]]:
-    """Seconds and tokens of each round by vLLM alone."""
+def run_raw(model: Path, short: Round, rounds: list[Round], engine_kwargs: dict[str, Any], output: Path) -> None:
+    """Records seconds and tokens of each round by vLLM alone."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     asked: dict[str, Any] = {"model": str(model), "engine_kwargs": engine_kwargs, "rounds": []}
-    for part in rounds:
+    for part in (short, *rounds):
         spec = make_spec(
             Endpoint("http://127.0.0.1:1/v1", "model"), [part.benchmark], part.sampling, Prompting.CHAT, {}
         )
@@ -144,17 +145,17 @@ def run_raw(model: Path, rounds: list[Round], engine_kwargs: dict[str, Any]) -> 
         [sys.executable, "-c", RAW], input=json.dumps(asked), capture_output=True, text=True, check=False
     )
     lines = [line.removeprefix("ROUND ") for line in done.stdout.splitlines() if line.startswith("ROUND ")]
-    assert len(lines) == len(rounds), done.stdout[-2000:] + done.stderr[-4000:]
-    return [json.loads(line) for line in lines]
+    assert len(lines) == 1 + len(rounds), done.stdout[-2000:] + done.stderr[-4000:]
+    for part, line in zip(rounds, lines[1:], strict=True):
+        record(output, ALONE, {**json.loads(line), "spread": part.spread})
 
 
 def run_ours(
-    model: Path, rounds: list[tuple[Round, int]], engine_kwargs: dict[str, Any], output: Path
-) -> list[dict[str, Any]]:
-    """The same of each (round, concurrency) through Ray Serve, client and graders."""
+    model: Path, short: Round, rounds: list[tuple[Round, int]], engine_kwargs: dict[str, Any], output: Path
+) -> None:
+    """Records the same of each (round, concurrency) through Ray Serve, client and graders."""
     fingerprint = weights_fingerprint(model)
     served = ServedCheckpoint(model, "random", fingerprint)
-    results = []
     with start_cluster(None, 1) as cluster:
         pool = start_pool("throughput", 1)  # ends with its last handle
         settings = EngineSettings(
@@ -167,20 +168,20 @@ def run_ours(
             owner="throughput",
         )
         with lease("throughput", "throughput", "random") as slot:
-            with serve_checkpoint(served, slot, settings) as endpoint:
+            with serve_checkpoint(served, slot, settings) as endpoint, TemporaryDirectory() as answers:
+                _ask(endpoint, short, short.num_requests, Path(answers) / "short")
                 for number, (part, concurrency) in enumerate(rounds):
-                    results.append(_ask(endpoint, part, concurrency, output / f"answers-{number}"))
-                    record(output, "Ray Serve and client", results[-1])
+                    record(output, OURS, _ask(endpoint, part, concurrency, Path(answers) / str(number)))
             end_engine(slot)
         del pool
-    return results
 
 
 def _ask(endpoint: Endpoint, part: Round, concurrency: int, folder: Path) -> dict[str, Any]:
+    benchmarks = [part.benchmark]  # its questions are invented here, which takes a second
     before, start_j = processor_seconds(), joules()
     started = time.perf_counter()
     with patch("evaluate.runner._asker", partial(_asker, part)):  # a run has one limit for all
-        running = run_benchmarks(endpoint, [part.benchmark], part.sampling, folder, concurrency=concurrency)
+        running = run_benchmarks(endpoint, benchmarks, part.sampling, folder, concurrency=concurrency)
         summary = asyncio.run(running)
     seconds, end_j = time.perf_counter() - started, joules()
     used = Counter(processor_seconds())
@@ -228,7 +229,8 @@ def main() -> None:
     parser.add_argument("--num-requests", type=int, default=1024)
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--max-num-seqs", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -251,22 +253,30 @@ def main() -> None:
         for spread in (True, False)
         for seed in range(1, 1 + arguments.rounds)
     ]
-    raw = run_raw(model, [short, *rounds], engine_kwargs)[1:]
-    for part, result in zip(rounds, raw, strict=True):
-        record(arguments.output, "vLLM alone", {**result, "spread": part.spread})
     asked = [(part, factor * arguments.max_num_seqs) for part in rounds for factor in (2, 1)]
-    ours = run_ours(model, [(short, arguments.max_num_seqs), *asked], engine_kwargs, arguments.output.resolve())[1:]
-    print("| lengths | concurrency | tokens/s, median | vLLM alone | ratio |\n|---|---|---|---|---|")
+    output = arguments.output.resolve()
+    for _ in range(arguments.starts):
+        run_raw(model, short, rounds, engine_kwargs, output)
+        run_ours(model, short, asked, engine_kwargs, output)
+    print_table(output)
+
+
+def print_table(output: Path) -> None:
+    lines = [json.loads(line) for line in (output / "serve.jsonl").read_text().splitlines()]
+    print("| lengths | at once | vLLM alone, tokens/s | a trial's way | ratio of the medians |\n|---|---|---|---|---|")
     for spread, words in ((True, "spread"), (False, "all the same")):
-        alone = median_speed(result for part, result in zip(rounds, raw, strict=True) if part.spread == spread)
-        for concurrency in dict.fromkeys(number for _, number in asked):
-            speed = median_speed(r for r in ours if r["spread"] == spread and r["concurrency"] == concurrency)
-            print(f"| {words} | {concurrency} | {speed:.0f} | {alone:.0f} | {speed / alone:.3f} |")
+        sides: dict[Any, list[float]] = defaultdict(list)
+        for line in lines:
+            if line["spread"] == spread:
+                sides[line.get("concurrency")].append(line["tokens"] / line["seconds"])
+        alone = sides.pop(None)
+        for concurrency, ours in sides.items():
+            ratio = statistics.median(ours) / statistics.median(alone)
+            print(f"| {words} | {concurrency} | {in_words(alone)} | {in_words(ours)} | {ratio:.3f} |")
 
 
-def median_speed(results: Iterable[dict[str, Any]]) -> float:
-    """Tokens per second."""
-    return statistics.median(result["tokens"] / result["seconds"] for result in results)
+def in_words(speeds: list[float]) -> str:
+    return f"{statistics.median(speeds):,.0f} ({', '.join(f'{speed:,.0f}' for speed in speeds)})"
 
 
 def record(output: Path, side: str, result: dict[str, Any]) -> None:
