@@ -134,7 +134,7 @@ def grid(
     propagate: given.PropagateName = None,
     format: given.FormatName = "auto",
     platform: given.PlatformName = None,
-    device: given.DeviceName = None,
+    device: given.DeviceNames = None,
     memory_gib: given.MemoryGib = None,
     as_json: AsJson = False,
 ) -> int:

@@ -92,11 +92,16 @@ def open_activations(
         yield Activations(device, device, None)
         return
     host = torch.device("cpu")
-    if num_bytes <= (HOST_SHARE * _available_bytes() if memory_bytes is None else memory_bytes):
+    if num_bytes <= (host_share_bytes() if memory_bytes is None else memory_bytes):
         yield Activations(device, host, None)
         return
     with tempfile.TemporaryDirectory(prefix=".activations-", dir=folder) as files:
         yield Activations(device, host, Path(files))
+
+
+def host_share_bytes() -> float:
+    """Host memory that activations may take where nothing else is said."""
+    return HOST_SHARE * _available_bytes()
 
 
 def _available_bytes() -> int:

@@ -64,7 +64,11 @@ FormatName = Annotated[
 PlatformName = Annotated[
     str | None, typer.Option(help="cpu or cuda: where it will be served; default: what this machine has.")
 ]
-DeviceName = Annotated[str | None, typer.Option(help="cpu or cuda:N: where it is solved; default: as platform.")]
+DeviceName = Annotated[str | None, typer.Option(help="cpu or cuda:N: where the work is done. Default: CUDA if there.")]
+DeviceNames = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda:N or cuda:0,cuda:1: who shares the schemes. Default: all CUDA devices, else the CPU."),
+]
 PropagateName = Annotated[
     str | None,
     typer.Option(

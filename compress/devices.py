@@ -35,6 +35,21 @@ def parse_device(device: str | None) -> torch.device:
     return parsed
 
 
+def parse_devices(device: str | None) -> list[str]:
+    """Names of devices: those given with commas between them, else all CUDA devices that torch sees, else the CPU.
+
+    Raises InputError for one that is not there, and for a CUDA device named twice.
+    """
+    import torch
+
+    if device is None:
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    names = [str(parse_device(name.strip() or "nothing")) for name in device.split(",")]
+    if any(name != "cpu" and names.count(name) > 1 for name in names):
+        raise InputError("device", device, "each CUDA device once")
+    return names
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Of the device's tensors on CUDA, of the whole process on a CPU."""
     import torch

@@ -31,7 +31,7 @@ from compress.checkpoint import (
     whole_folders,
     write_config,
 )
-from compress.devices import peak_memory_gib
+from compress.devices import parse_devices, peak_memory_gib
 from compress.errors import InputError, NumericalError, SchemesFailedError
 from compress.families import routers_of
 from compress.job import HessianStore, Job, Target, check_job
@@ -46,6 +46,7 @@ from compress.report import CompressionReport, LayerReport, load_report
 from compress.scheme import CheckpointFormat, Platform, Scheme
 from compress.shards import TensorWriter
 from compress.size import deployable_size, measured_size, weight_files
+from compress.split import compress_on_devices, deal
 from compress.walk import Progress, compress_layers
 
 
@@ -94,9 +95,11 @@ def compress_models(
     outs: a folder for each scheme, or one that gets a folder named by each scheme. One that is there already, of the
     same model, scheme, format and calibration, is left as it is; another one is refused. calibration may be None for
     rtn and magnitude. formats: of each or of all; AUTO packs where `platform`'s vLLM has a kernel. device: where layers
-    are solved; platform: where checkpoints will be served; both default to CUDA when this machine has it. memory_gib:
-    host memory for activations, default half of what is free; what needs more goes to files. hessians: where
-    those of a dense pass are kept for the next one. on_progress(layers done, layers in all) after each layer.
+    are solved, with commas between several, which share the schemes (split.py); default all CUDA
+    devices that torch sees, else the CPU.
+    platform: where checkpoints will be served; default CUDA when this machine has it. memory_gib: host memory for
+    activations, default half of what is free; what needs more goes to files. hessians: where those of a dense pass
+    are kept for the next one. on_progress(layers done, layers in all) after each layer.
 
     Raises InputError before any work for what cannot be done, and OSError for a full disk; then nothing is left behind.
     Raises SchemesFailedError, once all others are made, when the numbers of some schemes admit no solution. A process
@@ -105,10 +108,15 @@ def compress_models(
     started = time.perf_counter()
     outs = [outs / scheme.name for scheme in schemes] if isinstance(outs, Path) else list(outs)
     formats = [formats] * len(outs) if isinstance(formats, CheckpointFormat) else list(formats)
+    devices = parse_devices(device)
+    shares = deal(outs, schemes, len(devices))
+    options: dict[str, Any] = {"platform": platform, "memory_gib": memory_gib, "hessians": hessians}
+    options |= {"on_progress": on_progress}
+    if len(shares) > 1:
+        return compress_on_devices(devices, shares, model, outs, schemes, calibration, formats, **options)
+    device = device and devices[0]
     if any(scheme.repair is not None for scheme in schemes):
-        options: dict[str, Any] = {"device": device, "platform": platform, "memory_gib": memory_gib}
-        options |= {"hessians": hessians, "on_progress": on_progress}
-        return compress_and_repair(model, outs, schemes, calibration, formats, **options)
+        return compress_and_repair(model, outs, schemes, calibration, formats, device=device, **options)
     job = check_job(model, outs, schemes, calibration, formats=formats, device=device, platform=platform)
     memory_bytes = None if memory_gib is None else int(memory_gib * 2**30)
     with ThreadPoolExecutor() as pool:
@@ -158,6 +166,7 @@ def _compress(
 ) -> tuple[dict[Path, CompressionReport], dict[Path, NumericalError]]:
     """Reports of what was made, and why the others could not be."""
     if job.device.type == "cuda":
+        torch.cuda.set_device(job.device)  # where Triton's kernels run
         torch.cuda.reset_peak_memory_stats(job.device)
     job = plan(job, memory_bytes)
     outs = [target.out for target in job.targets]

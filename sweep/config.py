@@ -198,8 +198,9 @@ class SlotsConfig(_Frozen):
 
 
 class CompressConfig(_Frozen):
-    """The actor that compresses. hessians_gb: disk in the store for what schemes that propagate dense measured, so that
-    later proposals of a search need not measure it again; 0 keeps nothing.
+    """The actor that compresses; several GPUs share the schemes of its pass. hessians_gb: disk in the store for what
+    schemes that propagate dense measured, so that later proposals of a search need not measure it again; 0 keeps
+    nothing.
     """
 
     num_gpus: Annotated[int, whole(0, 64)] = 0
