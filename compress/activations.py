@@ -83,14 +83,17 @@ class Activations:
 
 @contextmanager
 def open_activations(
-    num_bytes: int, device: torch.device, memory_bytes: int | None, folder: Path
+    num_bytes: int, device: torch.device, memory_bytes: int | None, folder: Path, working_bytes: int | None = None
 ) -> Iterator[Activations]:
     """A place for num_bytes: the device when that leaves it room, else host memory within memory_bytes (None: half of
-    what is free), else files below `folder`, which are gone when the block ends.
+    what is free), else files below `folder`, which are gone when the block ends. working_bytes: what all else takes on
+    the device at most, where that is known.
     """
-    if device.type == "cuda" and num_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        yield Activations(device, device, None)
-        return
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        if num_bytes <= max(DEVICE_SHARE * free, 0 if working_bytes is None else free - working_bytes):
+            yield Activations(device, device, None)
+            return
     host = torch.device("cpu")
     if num_bytes <= (host_share_bytes() if memory_bytes is None else memory_bytes):
         yield Activations(device, host, None)

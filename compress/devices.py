@@ -50,6 +50,18 @@ def parse_devices(device: str | None) -> list[str]:
     return names
 
 
+def prepare_device(device: torch.device) -> None:
+    """Before a pass: kernels run there, what an earlier pass left in torch's cache is free, the peak counts anew."""
+    import torch
+
+    if device.type != "cuda":
+        return
+    if device.index is not None:  # else it is the current one
+        torch.cuda.set_device(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Of the device's tensors on CUDA, of the whole process on a CPU."""
     import torch

@@ -31,7 +31,7 @@ from compress.checkpoint import (
     whole_folders,
     write_config,
 )
-from compress.devices import parse_devices, peak_memory_gib
+from compress.devices import parse_devices, peak_memory_gib, prepare_device
 from compress.errors import InputError, NumericalError, SchemesFailedError
 from compress.families import routers_of
 from compress.job import HessianStore, Job, Target, check_job
@@ -165,9 +165,7 @@ def _compress(
     started: float,
 ) -> tuple[dict[Path, CompressionReport], dict[Path, NumericalError]]:
     """Reports of what was made, and why the others could not be."""
-    if job.device.type == "cuda":
-        torch.cuda.set_device(job.device)  # where Triton's kernels run
-        torch.cuda.reset_peak_memory_stats(job.device)
+    prepare_device(job.device)
     job = plan(job, memory_bytes)
     outs = [target.out for target in job.targets]
     with whole_folders(outs, _pass_key(job)) as folders:

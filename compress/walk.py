@@ -10,6 +10,7 @@ Layers that an earlier, killed process has finished are passed, not solved: the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,9 +21,19 @@ from torch import Tensor, nn
 from compress.activations import Activations, Batch, open_activations
 from compress.decoder import Decoder
 from compress.errors import NumericalError
-from compress.families import Stage, Unit, layer_stages
+from compress.families import Stage, Unit, layer_stages, layers_of, linear_shapes
 from compress.folding import feeder_of
-from compress.forward import Measured, Twin, advance, measure_layer, measure_stage, pass_layer, portions
+from compress.forward import (
+    HESSIAN_BYTES,
+    KEPT_INPUT_BYTES,
+    Measured,
+    Twin,
+    advance,
+    measure_layer,
+    measure_stage,
+    pass_layer,
+    portions,
+)
 from compress.job import Job
 from compress.kept import KeptHessians
 from compress.making import Making, changed_tensors, layer_tensors, outer_tensor
@@ -32,8 +43,9 @@ from compress.progress import PartialCheckpoint
 from compress.solve import SolvedUnit, solve_requests
 
 Progress = Callable[[int, int], None]
-# Weights, of all schemes together, that are solved at once; on the way each takes about 16 bytes.
-SOLVED_WEIGHTS = 9 << 27
+# Weights, of all schemes together, that are solved at once, and bytes that each takes on the way, at most.
+SOLVED_WEIGHTS, SOLVING_BYTES = 9 << 27, 16
+FORWARD_BYTES = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -111,14 +123,38 @@ def _activations(
     num_values = (
         sum(1 + stream.needs_twins for stream in streams) * sum(map(len, job.rows)) * decoder.config.hidden_size
     )
-    folder = job.targets[0].out.parent
-    with open_activations(num_values * decoder.dtype.itemsize, job.device, memory_bytes, folder) as activations:
+    folder, num_bytes = job.targets[0].out.parent, num_values * decoder.dtype.itemsize
+    with open_activations(num_bytes, job.device, memory_bytes, folder, working_bytes(job)) as activations:
         for batch in decoder.embed(job.rows):
             for stream in streams:
                 stream.batches.append(activations.keep(batch))
                 if stream.needs_twins:
                     stream.twins.append(activations.keep(batch))
         yield activations
+
+
+def working_bytes(job: Job) -> int:
+    """What a pass takes on a GPU beside its activations, at most: the layer three times over, weights being solved,
+    Hessians, a factor in the making, inputs kept until their stage is passed, and what a forward needs on its way.
+    """
+    linear = linear_shapes(job.shapes)
+    num_sharing = max(1, sum(target.scheme.propagate is Propagate.DENSE for target in job.targets))
+    num_tokens = sum(map(len, job.rows))
+    most = 0
+    for names, stages in zip(layers_of(linear), layer_stages(job.shapes), strict=True):
+        layer = names[0].rsplit(".", names[0].count(".") - 2)[0]
+        units = [[linear[f"{layer}.{name}"] for name in unit] for stage in stages for unit in stage]
+        columns = [unit[0][1] for unit in units]
+        unit_weights = max(sum(map(math.prod, unit)) for unit in units)
+        taken = (
+            3 * 2 * sum(math.prod(linear[name]) for name in names)
+            + SOLVING_BYTES * max(unit_weights, min(SOLVED_WEIGHTS, num_sharing * unit_weights))
+            + min(HESSIAN_BYTES, sum(4 * width**2 for width in columns))
+            + 3 * 4 * max(columns) ** 2
+            + min(KEPT_INPUT_BYTES, 2 * num_tokens * max(columns))
+        )
+        most = max(most, taken)
+    return most + FORWARD_BYTES
 
 
 def _pass_solved_layer(job: Job, activations: Activations, stream: _Stream, index: int, layer: nn.Module) -> None:

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from compress import split
 from compress.calibration import Calibration
 from compress.checkpoint import weights_fingerprint
-from compress.devices import parse_devices
+from compress.devices import parse_devices, prepare_device
 from compress.errors import CompressError, InputError, NumericalError, SchemesFailedError
 from compress.methods import Propagate
 from compress.pipeline import compress_models
@@ -103,6 +104,17 @@ def test_devices_that_are_not_there(given: str) -> None:
     with pytest.raises(InputError, match="device is") as caught:
         parse_devices(given)
     assert "must be cpu, cuda or cuda:N" in str(caught.value) or "CUDA devices" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("cpu", []), ("cuda", []), ("cuda:1", [torch.device("cuda:1")])])
+def test_kernels_run_on_the_device_that_was_named(
+    name: str, chosen: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    prepare_device(torch.device(name))
+    assert found == chosen
 
 
 def start(model: Path, out: Path) -> subprocess.Popen[bytes]:
