@@ -58,6 +58,7 @@ def run(
     num_samples: given.NumSamples = 128,
     max_seq_length: given.MaxLength = 2048,
     seed: given.Seed = 0,
+    first_token_weight: given.FirstTokenWeight = 1.0,
     format: given.FormatName = "auto",
     platform: given.PlatformName = None,
     device: given.DeviceName = None,
@@ -102,7 +103,13 @@ def run(
 
     texts = None
     if calibration is not None:
-        texts = load_calibration(calibration, num_samples=num_samples, max_seq_length=max_seq_length, seed=seed)
+        texts = load_calibration(
+            calibration,
+            num_samples=num_samples,
+            max_seq_length=max_seq_length,
+            seed=seed,
+            first_token_weight=first_token_weight,
+        )
     check_absent(out)
     check_without_torch(model, [scheme], texts)
     from compress.pipeline import compress_model
@@ -131,6 +138,7 @@ def grid(
     num_samples: given.NumSamples = 128,
     max_seq_length: given.MaxLength = 2048,
     seed: given.Seed = 0,
+    first_token_weight: given.FirstTokenWeight = 1.0,
     propagate: given.PropagateName = None,
     format: given.FormatName = "auto",
     platform: given.PlatformName = None,
@@ -159,7 +167,13 @@ def grid(
     entries = load_grid(schemes, format=wanted, propagate=given.parse_propagate(propagate))
     texts = None
     if calibration is not None:
-        texts = load_calibration(calibration, num_samples=num_samples, max_seq_length=max_seq_length, seed=seed)
+        texts = load_calibration(
+            calibration,
+            num_samples=num_samples,
+            max_seq_length=max_seq_length,
+            seed=seed,
+            first_token_weight=first_token_weight,
+        )
     from compress.job import check_scheme, check_without_torch, choose_format
 
     _, shapes = check_without_torch(model, [], texts)

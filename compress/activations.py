@@ -22,17 +22,27 @@ DEVICE_SHARE, HOST_SHARE = 0.35, 0.5
 @dataclass(frozen=True)
 class Batch:
     """hidden [rows, T, C]: what enters the next layer; real [rows, T], None without padding; positions: the rotary
-    cosines and sines, or both as complex numbers, as the model's attention wants them.
+    cosines and sines, or both as complex numbers, as the model's attention wants them. first_token_weight: see
+    Calibration.
     """
 
     hidden: Tensor
     real: Tensor | None
     positions: Tensor | tuple[Tensor, ...]
+    first_token_weight: float = 1.0
 
     @property
     def num_tokens(self) -> int:
         """Positions that are no padding."""
         return self.hidden[..., 0].numel() if self.real is None else int(self.real.sum())
+
+    def weighted(self, inputs: Tensor) -> Tensor:
+        """Inputs [rows, T, C] of queries, keys or values, as their Hessian counts them."""
+        if self.first_token_weight == 1:
+            return inputs
+        counted = inputs.clone()
+        counted[:, 0] *= self.first_token_weight**0.5
+        return counted
 
     def tokens(self, values: Tensor) -> Tensor:
         """Those of values [rows, T, C] that are no padding, [N, C]; values [N, C] hold none."""

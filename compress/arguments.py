@@ -58,6 +58,9 @@ CalibrationFile = Annotated[
 NumSamples = Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Calibration rows.")]
 MaxLength = Annotated[int, typer.Option(min=1, max=MAX_LENGTH, help="Tokens of a row, at most.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Which rows are drawn.")]
+FirstTokenWeight = Annotated[
+    float, typer.Option(help="How often a row's first token counts for q, k and v; 64 helped a model with a sink.")
+]
 FormatName = Annotated[
     str, typer.Option(help="packed, dequantized (16-bit values), or auto: packed where vLLM has a kernel.")
 ]

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Conversation = Sequence[Mapping[str, str]]
-MAX_SAMPLES, MAX_LENGTH, MAX_SEED = 1_000_000, 1_048_576, 2**32 - 1
+MAX_SAMPLES, MAX_LENGTH, MAX_SEED, MAX_WEIGHT = 1_000_000, 1_048_576, 2**32 - 1, 1e6
 
 
 @dataclass(frozen=True)
 class Calibration:
     """texts, or conversations (lists of {"role", "content"}, the last one the assistant's), one row each; joined: the
-    texts are one stream instead. num_samples rows are drawn with `seed`. max_seq_length in tokens.
+    texts are one stream instead. num_samples rows are drawn with `seed`. max_seq_length in tokens. first_token_weight:
+    how often each row's first token, the sink of attention, counts in the Hessians of queries, keys and values.
 
     Raises CalibrationError for no text, both kinds at once, or a number outside its range.
     """
@@ -38,6 +39,7 @@ class Calibration:
     num_samples: int = 128
     max_seq_length: int = 2048
     seed: int = 0
+    first_token_weight: float = 1.0
 
     def __post_init__(self) -> None:
         ranges = (("num_samples", 1, MAX_SAMPLES), ("max_seq_length", 1, MAX_LENGTH), ("seed", 0, MAX_SEED))
@@ -45,6 +47,9 @@ class Calibration:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise CalibrationError(key, value, f"a whole number from {low} to {high}")
+        weight = self.first_token_weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
+            raise CalibrationError("first_token_weight", weight, f"a number above 0, at most {MAX_WEIGHT:g}")
         if bool(self.texts) == bool(self.conversations):
             given = "both" if self.texts else "empty"
             raise CalibrationError("calibration", given, "texts or conversations, at least one")
@@ -55,17 +60,21 @@ class Calibration:
     def content_hash(self) -> str:
         """Names the calibration by everything that it holds, 16 hex digits."""
         conversations = [[dict(message) for message in conversation] for conversation in self.conversations]
-        settings = [self.joined, self.num_samples, self.max_seq_length, self.seed]
+        settings: list[float] = [self.joined, self.num_samples, self.max_seq_length, self.seed]
+        settings += [float(self.first_token_weight)] if self.first_token_weight != 1 else []
         content = json.dumps([self.texts, conversations, settings], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def load_calibration(path: Path, *, num_samples: int = 128, max_seq_length: int = 2048, seed: int = 0) -> Calibration:
+def load_calibration(
+    path: Path, *, num_samples: int = 128, max_seq_length: int = 2048, seed: int = 0, first_token_weight: float = 1.0
+) -> Calibration:
     """Read FILE.txt (joined) or FILE.jsonl with `text` or `messages` in every line.
 
     Raises CalibrationError that names file, line and what is wrong.
     """
     settings: dict[str, Any] = {"num_samples": num_samples, "max_seq_length": max_seq_length, "seed": seed}
+    settings["first_token_weight"] = first_token_weight
     if path.suffix not in (".txt", ".jsonl"):
         raise CalibrationError("calibration", path, "a .txt or a .jsonl file")
     content = read_text(path, "calibration")

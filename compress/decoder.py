@@ -77,25 +77,26 @@ class Decoder:
         if longest > limit:
             raise CalibrationError("max_seq_length", longest, f"at most {limit}, as far as this model attends")
 
-    def embed(self, rows: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def embed(self, rows: Sequence[Sequence[int]], first_token_weight: float = 1.0) -> Iterator[Batch]:
         """Token rows as batches of about BATCH_TOKENS on the device, rows of like length together."""
         weight = self.reader.read("model.embed_tokens.weight")
         pending: list[Sequence[int]] = []
         for row in sorted(rows, key=len):
             if pending and (len(pending) + 1) * len(row) > BATCH_TOKENS:
-                yield self._embed(weight, pending)
+                yield self._embed(weight, pending, first_token_weight)
                 pending = []
             pending.append(row)
-        yield self._embed(weight, pending)
+        yield self._embed(weight, pending, first_token_weight)
 
-    def _embed(self, weight: Tensor, rows: Sequence[Sequence[int]]) -> Batch:
+    def _embed(self, weight: Tensor, rows: Sequence[Sequence[int]], first_token_weight: float) -> Batch:
         length = max(map(len, rows))
         tokens = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
         real = torch.arange(length) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
         hidden = weight[tokens].to(self.dtype)
         turns = self._rotary(hidden, torch.arange(length).unsqueeze(0))
         positions = turns.to(self.device) if isinstance(turns, Tensor) else tuple(t.to(self.device) for t in turns)
-        return Batch(hidden.to(self.device), None if real.all() else real.to(self.device), positions)
+        padded = None if real.all() else real.to(self.device)
+        return Batch(hidden.to(self.device), padded, positions, first_token_weight)
 
 
 def fuse_norms(layer: nn.Module) -> None:

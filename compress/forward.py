@@ -186,13 +186,13 @@ class _Sums:
             if unit == _ALL_TOKENS:
                 self._sample.append(inputs[:: self._stride].clone())
             else:
-                self.measured[unit].own.add(batch.tokens(inputs))
+                self.measured[unit].own.add(_counted(unit, batch, inputs))
 
     def add_twin(self, batch: Batch, seen: Mapping[Unit, Tensor], dense: Mapping[Unit, Tensor]) -> None:
         for unit, inputs in dense.items():
             found = self.measured[unit]
             found.cross = found.cross or CrossSum(found.own.num_columns)
-            found.cross.add(batch.tokens(seen[unit]), batch.tokens(inputs))
+            found.cross.add(_counted(unit, batch, seen[unit]), _counted(unit, batch, inputs))
 
     def finish(self) -> dict[Unit, Measured]:
         for unit, found in self.measured.items():
@@ -225,6 +225,12 @@ def _same_routing(twin: Any, layer: Any) -> Iterator[None]:
         yield
     finally:
         twin.mlp.experts.leader = None
+
+
+def _counted(unit: Unit, batch: Batch, inputs: Tensor) -> Tensor:
+    """The tokens [N, C] of a unit's inputs, with their weights."""
+    reads_attention_input = unit[0].startswith("self_attn.") and not ends_block((unit,))
+    return batch.tokens(batch.weighted(inputs) if reads_attention_input else inputs)
 
 
 def _num_columns(layer: nn.Module, unit: Unit) -> int:

@@ -50,6 +50,10 @@ class Job:
     device: torch.device
     stored_dtype: torch.dtype
 
+    @property
+    def first_token_weight(self) -> float:
+        return self.calibration.first_token_weight if self.calibration else 1.0
+
     def only(self, targets: Iterable[Target]) -> Job:
         """The same for fewer targets."""
         return replace(self, targets=tuple(targets))

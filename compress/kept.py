@@ -82,6 +82,7 @@ def _key(job: Job, base_fingerprint: str) -> str:
     content = {
         "model": base_fingerprint,
         "rows": [list(row) for row in job.rows],
+        "first_token_weight": float(job.first_token_weight),
         "device": job.device.type,
         "torch": torch.__version__,
     }

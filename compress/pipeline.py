@@ -274,5 +274,7 @@ def _calibration_hash(scheme: Scheme, calibration: Calibration | None) -> str | 
 
 
 def _describe(calibration: Calibration, rows: Sequence[Sequence[int]]) -> Mapping[str, Any]:
-    settings = {key: getattr(calibration, key) for key in ("num_samples", "max_seq_length", "seed")}
+    settings = {
+        key: getattr(calibration, key) for key in ("num_samples", "max_seq_length", "seed", "first_token_weight")
+    }
     return {"content_hash": calibration.content_hash, **settings, "num_tokens": sum(map(len, rows))}

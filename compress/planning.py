@@ -98,7 +98,7 @@ def measure_losses(
     folder.mkdir(parents=True, exist_ok=True)
     with open_activations(num_bytes, job.device, memory_bytes, folder) as activations:
         stages = layer_stages(job.shapes)
-        batches = [activations.keep(batch) for batch in decoder.embed(job.rows)]
+        batches = [activations.keep(batch) for batch in decoder.embed(job.rows, job.first_token_weight)]
         for index in range(decoder.num_layers):
             dense = decoder.read_layer(index)
             layer, units = decoder.layer(index, dense), [unit for stage in stages[index] for unit in stage]

@@ -125,7 +125,7 @@ def _activations(
     )
     folder, num_bytes = job.targets[0].out.parent, num_values * decoder.dtype.itemsize
     with open_activations(num_bytes, job.device, memory_bytes, folder, working_bytes(job)) as activations:
-        for batch in decoder.embed(job.rows):
+        for batch in decoder.embed(job.rows, job.first_token_weight):
             for stream in streams:
                 stream.batches.append(activations.keep(batch))
                 if stream.needs_twins:

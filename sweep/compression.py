@@ -236,6 +236,7 @@ def _calibration(config: CalibrationConfig, asked: tuple[BenchmarkConfig, ...], 
         "num_samples": config.num_samples,
         "max_seq_length": config.max_seq_length,
         "seed": seed,
+        "first_token_weight": config.first_token_weight,
     }
     if config.file is not None:
         calibration = load_calibration(config.file, **settings)

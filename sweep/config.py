@@ -173,12 +173,15 @@ class SamplingConfig(_Frozen):
 
 
 class CalibrationConfig(_Frozen):
-    """What gptq and sparsegpt read: train-side items of the study's generated tasks (source: tasks), or a text file."""
+    """What gptq and sparsegpt read: train-side items of the study's generated tasks (source: tasks), or a text file.
+    first_token_weight: how often a row's first token counts in the Hessians of queries, keys and values.
+    """
 
     source: Annotated[Literal["tasks"], one_of(["tasks"])] | None = None
     file: Annotated[Path, BeforeValidator(check_path)] | None = None
     num_samples: Annotated[int, whole(1, 100_000)] = 128
     max_seq_length: Annotated[int, whole(8, 131_072)] = 512
+    first_token_weight: Annotated[float, number(0, 1e6, above=True)] = 1
 
     @model_validator(mode="after")
     def _one_source(self) -> CalibrationConfig:

@@ -10,38 +10,18 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 from torch import Tensor
 from transformers.utils import logging
 
-from compress import forward
-from compress.activations import Batch
 from compress.calibration import load_calibration
-from compress.families import Unit
 from compress.methods import Propagate
 from compress.pipeline import compress_models
 from compress.scheme import CheckpointFormat, Scheme
 from tests.benchmarks.order_of_quality import interval
 from tests.benchmarks.propagate import held_out_items, item_losses
-
-_add = forward._Sums.add
-
-
-def adding(weight: float) -> object:
-    """forward._Sums.add with the first token of each row counted `weight` times for units of q, k and v."""
-
-    def add(sums: forward._Sums, batch: Batch, seen: Mapping[Unit, Tensor]) -> None:
-        counted = dict(seen)
-        for unit, inputs in seen.items():
-            if unit[0].endswith("q_proj") and inputs.ndim == 3:
-                counted[unit] = inputs.clone()
-                counted[unit][:, 0] *= weight**0.5
-        _add(sums, batch, counted)
-
-    return add
 
 
 def main() -> None:
@@ -69,10 +49,9 @@ def main() -> None:
     print("| scheme | held-out | weight | nats over dense | less weight 1 |\n|---|---|---|---|---|")
     plain: dict[tuple[str, str], Tensor] = {}
     for weight in arguments.weights:
-        with tempfile.TemporaryDirectory() as folder, patch.object(forward._Sums, "add", adding(weight)):
-            compress_models(
-                arguments.model, Path(folder), schemes, calibration, formats=CheckpointFormat.DEQUANTIZED, device="cpu"
-            )
+        counted = replace(calibration, first_token_weight=weight)
+        with tempfile.TemporaryDirectory() as folder:
+            compress_models(arguments.model, Path(folder), schemes, counted, formats=CheckpointFormat.DEQUANTIZED)
             for scheme in schemes:
                 for name, found in items.items():
                     loss = item_losses(Path(folder) / scheme.name, found)

@@ -70,9 +70,21 @@ def test_messages_need_a_chat_template(llama: Path) -> None:
 def test_content_hash_names_everything() -> None:
     base = {"texts": ("a", "b"), "num_samples": 2, "max_seq_length": 8, "seed": 0}
     changes = [{}, {"texts": ("a", "c")}, {"num_samples": 1}, {"max_seq_length": 9}, {"seed": 1}, {"joined": True}]
-    changes.append({"texts": (), "conversations": (CHAT,)})
+    changes += [{"texts": (), "conversations": (CHAT,)}, {"first_token_weight": 64}]
     assert len({Calibration(**{**base, **change}).content_hash for change in changes}) == len(changes)
     assert Calibration(**base).content_hash == Calibration(**base).content_hash
+
+
+def test_no_weight_leaves_the_hash_as_it_was() -> None:
+    """Checkpoints that are there are found again."""
+    assert Calibration(texts=("a",)).content_hash == Calibration(texts=("a",), first_token_weight=1.0).content_hash
+    assert Calibration(texts=("a",)).content_hash == "a536265cf08a5e9f"
+
+
+@pytest.mark.parametrize("weight", [0, -1, True, "8", 1e7, float("nan")])
+def test_a_first_token_weight_that_counts_nothing(weight: object) -> None:
+    with pytest.raises(CalibrationError, match="first_token_weight is"):
+        Calibration(texts=("a",), first_token_weight=weight)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

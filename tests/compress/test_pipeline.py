@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, CompressedTensorsConfig
 
+from compress.activations import Activations
 from compress.calibration import Calibration
 from compress.decoder import BLOCKS, Decoder, pass_block
 from compress.errors import (
@@ -25,7 +26,8 @@ from compress.errors import (
     SchemeError,
     SchemesFailedError,
 )
-from compress.families import linear_shapes, shapes_from_config
+from compress.families import layer_stages, linear_shapes, shapes_from_config
+from compress.forward import measure_layer
 from compress.hessian import Factor, factor
 from compress.methods import Propagate
 from compress.pipeline import compress_model, compress_models
@@ -143,6 +145,26 @@ def test_hessians_are_measured_behind_the_compressed_modules(llama: Path, tmp_pa
     assert mild.loss is not None and harsh.loss is not None and mild.loss < harsh.loss / 100
     dense = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
     assert dense.model.layers[0].self_attn.q_proj.weight.shape == (64, 64)
+
+
+def test_the_first_token_counts_as_often_as_asked_where_attention_reads(llama: Path) -> None:
+    rows = [list(range(5, 5 + length)) for length in (7, 19, 12)]
+    decoder = Decoder(llama, torch.float32, torch.device("cpu"))
+    layer = decoder.layer(0, decoder.read_layer(0))
+    units = [unit for stage in layer_stages(shapes_from_config(config_of(llama)))[0] for unit in stage]
+    found = {}
+    for weight in (1.0, 9.0):
+        batches = list(decoder.embed(rows, weight))
+        activations = Activations(decoder.device, decoder.device, None)
+        found[weight] = measure_layer(layer, activations, batches, units, leave=False)
+    with torch.no_grad():
+        firsts = layer.input_layernorm(
+            decoder.reader.read("model.embed_tokens.weight")[[row[0] for row in rows]].float()
+        )
+    for unit in units:
+        plain, counted = (found[weight][unit].own.total for weight in (1.0, 9.0))
+        expected = plain + 8 * firsts.T @ firsts if unit[0].endswith("q_proj") else plain
+        torch.testing.assert_close(counted, expected)
 
 
 def test_calibrated_methods_beat_their_data_free_twins(llama: Path, tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ def test_calibration_is_of_train_items_that_are_not_asked() -> None:
     calibration = calibration_of(study)
     assert len(calibration.conversations) >= 40
     assert (calibration.num_samples, calibration.max_seq_length, calibration.seed) == (40, 64, 0)
+    counted = calibration_of(make_study(calibration=SMALL | {"num_samples": 40, "first_token_weight": 8}))
+    assert counted == replace(calibration, first_token_weight=8)
     asked = set()
     for benchmark in study.benchmarks:
         asked |= {problem.question for problem in load_benchmark(benchmark.name, num_problems=200).problems}

@@ -168,7 +168,8 @@ NUMBERS = (
         "benchmarks.0.num_problems",
     ),
     *("sampling.temperature", "sampling.top_p", "sampling.max_tokens", "sampling.num_completions"),
-    *("calibration.num_samples", "calibration.max_seq_length", "engine.engine_kwargs.max_model_len"),
+    *("calibration.num_samples", "calibration.max_seq_length", "calibration.first_token_weight"),
+    "engine.engine_kwargs.max_model_len",
     *("space.0.num_bits", "space.0.group_size", "space.0.dampening_frac", "space.0.block_size", "space.1.sparsity"),
 )
 
