@@ -71,7 +71,8 @@ def test_one_stream_needs_no_second_process(
     positions: list[int], llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
-    compress_models(llama, tmp_path, [SCHEMES[index] for index in positions], TEXTS, device=TWO)
+    reports = compress_models(llama, tmp_path, [SCHEMES[index] for index in positions], TEXTS, device=TWO)
+    assert [report.scheme for report in reports] == [SCHEMES[index] for index in positions]
 
 
 def test_a_refused_share_leaves_nothing(llama: Path, tmp_path: Path) -> None:
