@@ -10,13 +10,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from compress import arguments as given
 from compress.arguments import EXIT_CODES, AsJson, ModelFolder, OutFolder
-from compress.calibration import load_calibration
+from compress.calibration import Calibration, load_calibration
 from compress.distillation import DEFAULT_KD_WEIGHT, Distillation
 from compress.errors import CompressError, InputError, SchemesFailedError
 from compress.grid import load_grid, located
@@ -101,15 +101,7 @@ def run(
     from compress.checkpoint import check_absent
     from compress.job import check_without_torch
 
-    texts = None
-    if calibration is not None:
-        texts = load_calibration(
-            calibration,
-            num_samples=num_samples,
-            max_seq_length=max_seq_length,
-            seed=seed,
-            first_token_weight=first_token_weight,
-        )
+    texts = _load_calibration(calibration, num_samples, max_seq_length, seed, first_token_weight)
     check_absent(out)
     check_without_torch(model, [scheme], texts)
     from compress.pipeline import compress_model
@@ -165,15 +157,7 @@ def grid(
     """
     wanted, target = given.parse_format(format), given.parse_platform(platform)
     entries = load_grid(schemes, format=wanted, propagate=given.parse_propagate(propagate))
-    texts = None
-    if calibration is not None:
-        texts = load_calibration(
-            calibration,
-            num_samples=num_samples,
-            max_seq_length=max_seq_length,
-            seed=seed,
-            first_token_weight=first_token_weight,
-        )
+    texts = _load_calibration(calibration, num_samples, max_seq_length, seed, first_token_weight)
     from compress.job import check_scheme, check_without_torch, choose_format
 
     _, shapes = check_without_torch(model, [], texts)
@@ -207,6 +191,13 @@ def grid(
     for name, cause in failed.items():
         print(f"error: {name}: {cause}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _load_calibration(
+    path: Path | None, num_samples: int, max_seq_length: int, seed: int, first_token_weight: float
+) -> Calibration | None:
+    settings: dict[str, Any] = {"num_samples": num_samples, "max_seq_length": max_seq_length, "seed": seed}
+    return load_calibration(path, first_token_weight=first_token_weight, **settings) if path is not None else None
 
 
 @app.command(epilog=EXIT_CODES)
@@ -282,7 +273,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; refusals are at most three lines on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return int(app(args=words, prog_name=PROGRAM, standalone_mode=False) or 0)
+        code = int(app(args=words, prog_name=PROGRAM, standalone_mode=False) or 0)
+        if code == INTERRUPTED:  # typer's word for a Ctrl-C that it caught
+            raise KeyboardInterrupt
+        return code
     except InputError as error:
         command = typer.main.get_command(app).commands.get(words[0])  # type: ignore[attr-defined]
         print(f"error: {given.with_option(error, command)}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Kept Hessians: later passes read them, give the same bytes, and nothing is kept beyond the budget."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_other_calibration_is_measured_anew(llama: Path, store: HessianStore, tm
     assert len(list(store.folder.iterdir())) == 2
     compress_model(llama, tmp_path / "plain", LATER, other)
     assert same_tensors(tmp_path / "other" / LATER.name, tmp_path / "plain")
+
+
+def test_another_weight_of_the_first_token_is_measured_anew(llama: Path, store: HessianStore, tmp_path: Path) -> None:
+    made(llama, tmp_path / "first", FIRST, hessians=store)
+    counted = replace(TEXTS, first_token_weight=64.0)
+    compress_models(llama, tmp_path / "counted", [LATER], counted, hessians=store)
+    compress_model(llama, tmp_path / "plain", LATER, counted)
+    assert same_tensors(tmp_path / "counted" / LATER.name, tmp_path / "plain")
+    made(llama, tmp_path / "uncounted", LATER, hessians=store)
+    assert not same_tensors(tmp_path / "counted" / LATER.name, tmp_path / "uncounted" / LATER.name)
 
 
 def test_nothing_is_kept_beyond_the_budget_or_of_compressed_streams(llama: Path, tmp_path: Path) -> None:
