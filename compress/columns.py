@@ -136,9 +136,7 @@ class _Stack:
         self.step, self.kernel = step, Kernel(lanes, self.order, self.scale, self.zero_point, self.keep)
 
     def _per_row(self, values: Sequence[tuple[int, int]]) -> Tensor:
-        counts = torch.tensor([count for _, count in values], dtype=torch.int64)
-        numbers = torch.tensor([value for value, _ in values], dtype=self.W.dtype)
-        return numbers.repeat_interleave(counts).to(self.W.device)
+        return torch.cat([self.W.new_full((count,), value) for value, count in values] or [self.W.new_empty(0)])
 
     def solve_span(self, upper: Tensor, start: int, end: int, width: int) -> None:
         """Fix the columns start..end in blocks of `width`, and make the rest make up for them."""

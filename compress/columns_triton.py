@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from compress.devices import send
+
 ROWS, SUB = 32, 32
 # Earlier columns whose errors are on their way from memory at the same time; SUB is a multiple of it.
 AT_ONCE = 8
@@ -64,16 +66,7 @@ class Kernel:
     def __init__(
         self, lanes: Sequence[LaneRows], order: Tensor, scale: Tensor, zero_point: Tensor, keep: Tensor
     ) -> None:
-        table = [
-            [
-                first,
-                min(first + ROWS, lane.last),
-                *(lane.group_size, lane.lowest, lane.highest, lane.masked, lane.num_kept, lane.pattern_width),
-            ]
-            for lane in lanes
-            for first in range(lane.first, lane.last, ROWS)
-        ]
-        self._tiles = torch.tensor(table, dtype=torch.int32).to(order.device, non_blocking=True)
+        self._tiles = send(torch.cat([_tiles_of(lane) for lane in lanes]), order.device)
         self._patterns = any(lane.pattern_width for lane in lanes)
         self._order, self._scale, self._zero_point, self._keep = order, scale, zero_point, keep.view(torch.int8)
 
@@ -106,6 +99,14 @@ class Kernel:
             AT_ONCE=AT_ONCE,
             num_warps=1,
         )
+
+
+def _tiles_of(lane: LaneRows) -> Tensor:
+    """What each program of a lane reads, [programs, 8]."""
+    first = torch.arange(lane.first, lane.last, ROWS, dtype=torch.int32)
+    same = (lane.group_size, lane.lowest, lane.highest, lane.masked, lane.num_kept, lane.pattern_width)
+    ends = torch.stack([first, (first + ROWS).clamp(max=lane.last)], 1)
+    return torch.cat([ends, torch.tensor(same, dtype=torch.int32).expand(len(first), -1)], 1)
 
 
 @triton.jit

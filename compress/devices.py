@@ -62,6 +62,11 @@ def prepare_device(device: torch.device) -> None:
     torch.cuda.reset_peak_memory_stats(device)
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A small tensor of the CPU on the device, without a wait for what the device does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Of the device's tensors on CUDA, of the whole process on a CPU."""
     import torch

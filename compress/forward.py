@@ -101,7 +101,7 @@ def pass_layer(layer: nn.Module, activations: Activations, batches: Iterable[Bat
         batch = activations.load(stored)
         for block in BLOCKS:
             _, batch = pass_block(layer, block, batch)
-        stored.hidden.copy_(batch.hidden)
+        activations.store(stored, batch)
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def measure_layer(
             seen, batch = pass_block(layer, block, batch, sums.watched(block))
             sums.add(batch, seen)
         if leave:
-            stored.hidden.copy_(batch.hidden)
+            activations.store(stored, batch)
     return sums.finish()
 
 
@@ -161,7 +161,7 @@ def advance(
             batch = pass_inputs(layer, stage[0][0], batch, kept[index])
         else:
             _, batch = pass_block(layer, block_of(stage), batch)
-        stored.hidden.copy_(batch.hidden)
+        activations.store(stored, batch)
 
 
 class _Sums:

@@ -28,13 +28,15 @@ EXACT_IN_TENSOR_CORES = (torch.bfloat16, torch.float16)
 class Factor:
     """upper [C, C]: upper triangular, upper' @ upper = inverse of the damped H; row j holds what the columns after j
     must be told when column j changes. dead [C]: True where no token ever reached the column (diag(H) = 0).
-    dampening_frac: the share of mean diag(H) that was needed; num_raised: how often the asked share failed.
+    dampening_frac: the share of mean diag(H) that was needed; num_raised: how often the asked share failed. is_sound
+    []: whether it is a factor at all, on the device, so that who needs it need not wait for it.
     """
 
     upper: Tensor
     dead: Tensor
     dampening_frac: float
     num_raised: int
+    is_sound: Tensor
 
     def without_dead(self, weight: Tensor, order: Tensor | None = None) -> Tensor:
         """weight [R, C] with 0 in the columns that no calibration token reached; `dead` is in `order`."""
@@ -54,20 +56,35 @@ class Feeder:
 class InputStatistics:
     """What the inputs of one unit were like, shared by all schemes: hessian [C, C], and its factors, each made once for
     a damping and an order. cross [C, C]: what gptaq needs beside it (CrossSum). feeder: None where no scale can go.
+
+    Until settle() nobody has looked at the values: the device may still be computing them, and work on what comes of
+    them can be given to it already.
     """
 
     def __init__(self, hessian: Tensor, cross: Tensor | None = None, feeder: Feeder | None = None) -> None:
         self.hessian, self.cross, self.feeder = hessian, cross, feeder
+        self.is_settled = False
         self._factors: dict[tuple[float, bool], tuple[Factor, Tensor | None]] = {}
 
     def factor(self, dampening_frac: float, act_order: bool) -> tuple[Factor, Tensor | None]:
-        """The factor of H in the order of the sweep, and that order [C], None = as they lie. Raises NumericalError."""
+        """The factor of H in the order of the sweep, and that order [C], None = as they lie. Once settled it is sound;
+        raises NumericalError then.
+        """
         key = (dampening_frac, act_order)
         if key not in self._factors:
             order = falling_diagonal(self.hessian) if act_order else None
             ordered = self.hessian if order is None else self.hessian[order][:, order]
-            self._factors[key] = factor(ordered, dampening_frac), order
+            self._factors[key] = (factor if self.is_settled else attempt_factor)(ordered, dampening_frac), order
         return self._factors[key]
+
+    def settle(self) -> None:
+        """Wait for the values and look at them: factors that are not sound are made anew when asked for, with more
+        damping. Raises NumericalError when H is not finite.
+        """
+        if not torch.isfinite(self.hessian.sum()):
+            raise NumericalError("the layer's inputs are not finite on the calibration text")
+        self._factors = {key: made for key, made in self._factors.items() if bool(made[0].is_sound)}
+        self.is_settled = True
 
 
 class HessianSum:
@@ -100,11 +117,9 @@ class HessianSum:
         self.num_tokens += inputs.shape[0]
 
     def mean(self) -> Tensor:
-        """H [C, C]. Raises NumericalError when there were no tokens or a value is not finite."""
+        """H [C, C]. Raises NumericalError when there were no tokens."""
         if self.total is None or self.num_tokens == 0:
             raise NumericalError("no calibration token reached the layer")
-        if not torch.isfinite(self.total.sum()):
-            raise NumericalError("the layer's inputs are not finite on the calibration text")
         mean = self.total.triu()
         mean += mean.triu(1).T
         mean *= 2 / self.num_tokens
@@ -117,14 +132,19 @@ def factor(hessian: Tensor, dampening_frac: float) -> Factor:
     Dead columns get a diagonal of 1. A Cholesky that fails is tried again with ten times the damping.
     Raises NumericalError when even ten times the mean diagonal does not help.
     """
-    dead = hessian.diagonal() == 0
     frac, num_raised = dampening_frac, 0
     while frac <= MAX_DAMPENING_FRAC:
-        upper = _invert_to_upper(damp(hessian, frac))
-        if upper is not None:
-            return Factor(upper, dead, frac, num_raised)
+        found = attempt_factor(hessian, frac, num_raised)
+        if bool(found.is_sound):
+            return found
         frac, num_raised = frac * DAMPENING_STEP, num_raised + 1
     raise NumericalError(f"the Hessian cannot be factored, even with {MAX_DAMPENING_FRAC:g} x its mean diagonal added")
+
+
+def attempt_factor(hessian: Tensor, dampening_frac: float, num_raised: int = 0) -> Factor:
+    """One attempt of factor(), which does not wait to see whether it is sound."""
+    upper, is_sound = _invert_to_upper(damp(hessian, dampening_frac))
+    return Factor(upper, hessian.diagonal() == 0, dampening_frac, num_raised, is_sound)
 
 
 def damp(hessian: Tensor, dampening_frac: float) -> Tensor:
@@ -183,19 +203,18 @@ def matmul_precision(*, tf32: bool) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _invert_to_upper(damped: Tensor) -> Tensor | None:
-    """U with U' U = inverse of `damped`: Cholesky of the flipped matrix, flipped back, inverted. None if it fails.
+def _invert_to_upper(damped: Tensor) -> tuple[Tensor, Tensor]:
+    """U with U' U = inverse of `damped`: Cholesky of the flipped matrix, flipped back, inverted; and whether that went
+    well, [].
 
     J L L' J = H with J the flip, so H = V V' with V = J L J upper triangular, and inverse(H) = V^-T V^-1.
     """
     lower, info = torch.linalg.cholesky_ex(damped.flip(0, 1))
-    if int(info) != 0:
-        return None
     upper = lower.flip(0, 1)
     del lower  # large layers
     with full_precision():
         _invert_upper_(upper)
-    return upper if bool(torch.isfinite(upper.sum())) else None
+    return upper, (info == 0) & torch.isfinite(upper.sum())
 
 
 def _invert_upper_(upper: Tensor) -> None:

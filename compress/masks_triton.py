@@ -12,6 +12,7 @@ threshold go, a pass between counts them tile by tile, so that each knows how ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import triton
@@ -19,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from compress.columns_triton import divide
+from compress.devices import send
 
 ROWS, SUB, NUM_WARPS = 128, 32, 4
 LEVELS, BINS = 4, 256
@@ -32,22 +34,34 @@ def prune_by_counting(
     W and keep [B, P] have a column's values side by side; squared_diagonal holds one value a column.
     """
     assert W.dtype == torch.float32 and W.stride(1) == 1 and keep.stride(1) == 1
-    table: list[list[int]] = []
-    for number, (first_row, last_row, _) in enumerate(segments):
-        start = len(table)
-        table += [[row, min(row + ROWS, last_row), number, start] for row in range(first_row, last_row, ROWS)]
-    tiles = torch.tensor(table, dtype=torch.int32).to(W.device, non_blocking=True)
-    wanted = torch.tensor([num_pruned for _, _, num_pruned in segments], dtype=torch.int32)
+    tiles = _tiles(tuple((first_row, last_row) for first_row, last_row, _ in segments), W.device)
+    wanted = _wanted(tuple(num_pruned for *_, num_pruned in segments), W.device)
     counts = torch.zeros(len(segments), LEVELS, BINS, dtype=torch.int32, device=W.device)
-    ties = torch.zeros(len(table), dtype=torch.int32, device=W.device)
-    of_weights = (W, squared_diagonal, tiles, wanted.to(W.device, non_blocking=True), counts)
+    ties = torch.empty(len(tiles), dtype=torch.int32, device=W.device)
+    of_weights = (W, squared_diagonal, tiles, wanted, counts)
     sizes = (W.shape[0], W.stride(0))
     settings = {"ROWS": ROWS, "SUB": SUB, "BINS": BINS, "num_warps": NUM_WARPS}
-    grid = (len(table),)
+    grid = (len(tiles),)
     for level in range(LEVELS):
         _count[grid](*of_weights, *sizes, LEVEL=level, **settings)
     _count_ties[grid](*of_weights, ties, *sizes, **settings)
     _mark[grid](*of_weights, ties, keep.view(torch.int8), *sizes, keep.stride(0), **settings)
+
+
+# A sweep asks for the same tables at each of its steps.
+@lru_cache(maxsize=32)
+def _tiles(segments: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """What each program reads, [programs, 4]: its rows, their segment, the first program of that."""
+    table: list[list[int]] = []
+    for number, (first_row, last_row) in enumerate(segments):
+        start = len(table)
+        table += [[row, min(row + ROWS, last_row), number, start] for row in range(first_row, last_row, ROWS)]
+    return send(torch.tensor(table, dtype=torch.int32), device)
+
+
+@lru_cache(maxsize=32)
+def _wanted(nums_pruned: Sequence[int], device: torch.device) -> Tensor:
+    return send(torch.tensor(nums_pruned, dtype=torch.int32), device)
 
 
 @triton.jit

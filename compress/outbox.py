@@ -1,7 +1,7 @@
 """The way of finished tensors from the device into their files, beside the work on the next ones.
 
-On CUDA a tensor is copied on a stream of its own into pinned host memory and written by a thread; on a CPU it is
-written at once.
+On CUDA a tensor is copied on a stream of its own into pinned host memory, unless it lies in the host's, and written by
+a thread; on a CPU it is written at once.
 """
 
 from __future__ import annotations
@@ -53,8 +53,11 @@ class Outbox:
         """destination.write(name, tensor), now or later; the tensor must not be changed any more. Raises what a write
         that was given earlier raised.
         """
-        if self._stream is None or not tensor.is_cuda:
+        if self._stream is None:
             destination.write(name, tensor)
+            return
+        if not tensor.is_cuda:
+            self._pending.append((0, self._threads.submit(destination.write, name, tensor)))
             return
         num_bytes = tensor.numel() * tensor.element_size()
         while self._pending and self._num_bytes + num_bytes > ROOM_BYTES:

@@ -57,6 +57,24 @@ class _Outcome:
 
 
 @dataclass(frozen=True)
+class _Energies:
+    """A weight's own square, and that of its outputs where there are inputs, on the device."""
+
+    weight: Tensor
+    output: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a report of one weight of one request needs. numbers: see _measure."""
+
+    request: int
+    name: str
+    factor: Factor | None
+    numbers: Tensor
+
+
+@dataclass(frozen=True)
 class _Part:
     """Weights of the unit, by name, that one of the requests has one scheme for; whole: they are all of the unit."""
 
@@ -81,15 +99,43 @@ def solve_requests(
     """Apply each request {name: scheme, or None to leave the weight} to weights {name: [R, C]}, fp32.
 
     inputs may be None for rtn and magnitude; given, the loss is reported for them too. Scales are rounded to
-    stored_dtype. The outcomes in the order of `requests`; one that has no solution takes no other with it.
+    stored_dtype. The outcomes in the order of `requests`; one that has no solution takes no other with it. Raises
+    NumericalError when the Hessian is not finite.
+
+    A sweep is given to the device before anyone has seen its factor, so that the device never waits for this process;
+    all numbers are looked at together when all is given, and a factor that was not sound has its unit solved again.
     """
-    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    parts = [part for index, request in enumerate(requests) for part in _parts(index, weights, request)]
+    if inputs and not inputs.is_settled and any(part.scheme.method not in _SWEEPING for part in parts):
+        inputs.settle()
+    energies = {
+        name: _Energies(_square(weight), output_energy(weight, inputs.hessian) if inputs else None)
+        for name, weight in weights.items()
+    }
+    outcomes, measured = _solve_parts(parts, inputs, energies, len(requests), stored_dtype)
+    sound = [used.is_sound for found in outcomes if isinstance(found, SolvedUnit) for used in found.factors]
+    finite = [torch.isfinite(weight.sum()) for weight in weights.values()]
+    numbers, is_sound, is_finite = _on_host(measured, sound, finite)
+    broken = [name for name, whole in zip(weights, is_finite, strict=True) if not whole]
     if broken:
         return [NumericalError(f"{broken[0]} holds values that are not finite") for _ in requests]
-    parts = [part for index, request in enumerate(requests) for part in _parts(index, weights, request)]
-    energies = {name: output_energy(weight, inputs.hessian) for name, weight in weights.items()} if inputs else {}
-    outcomes: list[SolvedUnit | NumericalError] = [SolvedUnit() for _ in requests]
-    measured: list[tuple[int, str, Factor | None, Tensor]] = []
+    if inputs and not inputs.is_settled and not all(is_sound):
+        del outcomes, measured  # a large layer's results take much room
+        inputs.settle()
+        return solve_requests(weights, inputs, requests, stored_dtype)
+    return _with_reports(outcomes, measured, numbers, has_loss=inputs is not None)
+
+
+def _solve_parts(
+    parts: Sequence[_Part],
+    inputs: InputStatistics | None,
+    energies: Mapping[str, _Energies],
+    num_requests: int,
+    stored_dtype: torch.dtype,
+) -> tuple[list[SolvedUnit | NumericalError], list[_Measured]]:
+    """The outcomes, without reports, and what these are made of, still on the device."""
+    outcomes: list[SolvedUnit | NumericalError] = [SolvedUnit() for _ in range(num_requests)]
+    measured: list[_Measured] = []
     for group in _share_a_sweep(parts):
         try:
             solved = _solve_together(group, inputs, stored_dtype)
@@ -101,15 +147,15 @@ def solve_requests(
             before = outcomes[part.request]
             if isinstance(before, SolvedUnit):
                 for name in outcome.weights:
-                    numbers = _measure(part.weights[name], outcome, name, inputs, energies.get(name), stored_dtype)
-                    measured.append((part.request, name, outcome.factor, numbers))
+                    numbers = _measure(part.weights[name], outcome, name, inputs, energies[name], stored_dtype)
+                    measured.append(_Measured(part.request, name, outcome.factor, numbers))
                 outcomes[part.request] = SolvedUnit(
                     {**before.weights, **outcome.weights},
                     {},
                     before.factors + ((outcome.factor,) if outcome.factor else ()),
                     outcome.input_scale,
                 )
-    return _with_reports(outcomes, measured, has_loss=inputs is not None)
+    return outcomes, measured
 
 
 def _parts(index: int, weights: Weights, request: UnitSchemes) -> list[_Part]:
@@ -232,37 +278,53 @@ def _measure(
     outcome: _Outcome,
     name: str,
     inputs: InputStatistics | None,
-    energy: Tensor | None,
+    energies: _Energies,
     stored_dtype: torch.dtype,
 ) -> Tensor:
     """What a report needs, [4], fp64, on the device: energy lost and of the whole, weight error, share kept."""
     result = outcome.weights[name]
-    stored = result.weight.to(stored_dtype).to(weight.dtype)
-    error = weight - (stored if outcome.input_scale is None else stored / outcome.input_scale)
+    stored = result.weight.to(stored_dtype)
+    error = weight - (stored if outcome.input_scale is None else stored.to(weight.dtype) / outcome.input_scale)
     lost = output_energy(error, inputs.hessian) if inputs else error.new_zeros(())
     kept = error.new_ones(()) if result.keep_mask is None else result.keep_mask.sum() / weight.numel()
-    norm, changed = weight.square().sum().clamp(min=1e-30), error.square().sum()
-    numbers = (lost, lost.new_ones(()) if energy is None else energy, changed / norm, kept)
+    changed = _square(error) / energies.weight.clamp(min=1e-30)
+    numbers = (lost, lost.new_ones(()) if energies.output is None else energies.output, changed, kept)
     return torch.stack([number.double() for number in numbers])
+
+
+def _on_host(
+    measured: Sequence[_Measured], sound: Sequence[Tensor], finite: Sequence[Tensor]
+) -> tuple[list[list[float]], list[bool], list[bool]]:
+    """The numbers of each report, whether each factor is sound and each weight finite: one wait for the device."""
+    flags = torch.stack([*sound, *finite]).double()
+    values: list[float] = torch.cat([*(found.numbers for found in measured), flags]).tolist()
+    numbers, are = values[: -len(flags)], [value > 0 for value in values[-len(flags) :]]
+    return [numbers[i : i + 4] for i in range(0, len(numbers), 4)], are[: len(sound)], are[len(sound) :]
+
+
+def _square(values: Tensor) -> Tensor:
+    """The sum of their squares, []."""
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm.square()
 
 
 def _with_reports(
     outcomes: list[SolvedUnit | NumericalError],
-    measured: Sequence[tuple[int, str, Factor | None, Tensor]],
+    measured: Sequence[_Measured],
+    numbers: Sequence[Sequence[float]],
     *,
     has_loss: bool,
 ) -> list[SolvedUnit | NumericalError]:
-    """The outcomes with a report for each weight. All numbers come from the device at once: one wait."""
-    numbers = torch.stack([found for *_, found in measured]).tolist() if measured else []
-    for (request, name, used, _), (lost, whole, weight_error, kept) in zip(measured, numbers, strict=True):
-        outcome = outcomes[request]
+    """The outcomes with a report for each weight."""
+    for found, (lost, whole, weight_error, kept) in zip(measured, numbers, strict=True):
+        outcome = outcomes[found.request]
         if isinstance(outcome, SolvedUnit):
             report = LayerReport(
-                name=name,
+                name=found.name,
                 loss=lost / (whole or 1.0) if has_loss else None,
                 weight_error=weight_error,
                 sparsity=1 - kept,
-                dampening_frac=used.dampening_frac if used else None,
+                dampening_frac=found.factor.dampening_frac if found.factor else None,
             )
-            outcomes[request] = replace(outcome, reports={**outcome.reports, name: report})
+            outcomes[found.request] = replace(outcome, reports={**outcome.reports, found.name: report})
     return outcomes

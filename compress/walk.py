@@ -84,12 +84,10 @@ def compress_layers(
     start = min((making.partial.num_layers for making in alive), default=decoder.num_layers)
     for making in alive:
         making.partial.go_back(start)
-        for name in job.shapes:
-            if not name.startswith("model.layers."):
-                making.partial.tensors.write(name, outer_tensor(job, making.target, name, decoder.read(name)))
     streams, stages = _streams(makings), layer_stages(job.shapes)
     measured = [stream for stream in streams if not (kept and kept.is_whole and stream.propagate is Propagate.DENSE)]
     with _activations(job, decoder, measured, memory_bytes) as activations, Outbox(job.device) as outbox:
+        _send_outer_tensors(job, outbox, decoder, alive)
         for index in range(decoder.num_layers):
             if index >= start or activations is not None:
                 dense = decoder.read_layer(index)
@@ -103,6 +101,14 @@ def compress_layers(
                         _pass_solved_layer(job, activations, stream, index, layer)
             on_progress(index + 1, decoder.num_layers)
     return activations.description if activations else None
+
+
+def _send_outer_tensors(job: Job, outbox: Outbox, decoder: Decoder, makings: Sequence[Making]) -> None:
+    """What lies outside the layers, read once for all."""
+    for name in (name for name in job.shapes if not name.startswith("model.layers.")):
+        tensor = decoder.read(name)
+        for making in makings:
+            outbox.write(making.partial.tensors, name, outer_tensor(job, making.target, name, tensor))
 
 
 def _streams(makings: Sequence[Making]) -> list[_Stream]:

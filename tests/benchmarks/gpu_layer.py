@@ -153,7 +153,7 @@ class Stages:
         ("forward and Hessians", walk, "advance"),
         ("of it Hessians", hessian.HessianSum, "add"),
         ("Hessians mirrored", forward.Measured, "statistics"),
-        ("factors", hessian, "factor"),
+        ("factors", hessian, "attempt_factor"),
         ("sweeps", solve, "solve_columns"),
         ("losses", solve, "_measure"),
         ("stored values and copies begun", making.Making, "send"),

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from compress.activations import open_activations
+from compress.activations import Activations, Batch, open_activations
 from compress.families import shapes_from_config
 from compress.scheme import Scheme
 from compress.walk import working_bytes
@@ -70,3 +71,30 @@ def test_twelve_streams_of_an_8b_model_stay_on_an_80_gb_card(tmp_path: Path, mon
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60 * GIB, 80 * GIB))
     with open_activations(num_bytes, torch.device("cuda"), None, tmp_path, working_bytes(asked)) as activations:
         assert activations.description == "device"
+
+
+@pytest.mark.parametrize("can_pin", [True, False])
+def test_batches_of_the_host_lie_side_by_side_in_pinned_blocks(
+    can_pin: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU nothing is pinned; where the memory comes from is the same."""
+    blocks: list[int] = []
+    empty = torch.empty
+
+    def allocate(*size: int, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        if pin_memory:
+            if not can_pin:
+                raise RuntimeError("CUDA error: out of memory")
+            blocks.append(*size)
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    monkeypatch.setattr("compress.activations.PINNED_BYTES", 200)
+    activations = Activations(torch.device("cuda"), torch.device("cpu"), None)
+    hidden = [torch.randn(rows, 5, 2, dtype=torch.float16) for rows in (3, 5, 2, 40)]
+    kept = [activations.keep(Batch(values, None, ())) for values in hidden]
+    assert blocks == ([200, 800] if can_pin else [])
+    assert all(torch.equal(one.hidden, values) for one, values in zip(kept, hidden, strict=True))
+    activations.store(kept[1], Batch(hidden[1] + 1, None, ()))
+    assert torch.equal(kept[1].hidden, hidden[1] + 1)
+    assert all(torch.equal(kept[i].hidden, hidden[i]) for i in (0, 2, 3))

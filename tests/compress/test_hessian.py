@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compress.errors import NumericalError
-from compress.hessian import HessianSum, factor, relative_loss
+from compress.hessian import HessianSum, InputStatistics, factor, relative_loss
 
 
 def inputs(num_tokens: int, num_columns: int, seed: int = 0) -> torch.Tensor:
@@ -59,7 +59,7 @@ def test_inputs_that_are_not_finite_are_an_error() -> None:
     total = HessianSum(4)
     total.add(x)
     with pytest.raises(NumericalError, match="not finite"):
-        total.mean()
+        InputStatistics(total.mean()).settle()
     with pytest.raises(NumericalError, match="no calibration token"):
         HessianSum(4).mean()
 

@@ -28,7 +28,7 @@ from compress.errors import (
 )
 from compress.families import layer_stages, linear_shapes, shapes_from_config
 from compress.forward import measure_layer
-from compress.hessian import Factor, factor
+from compress.hessian import Factor, attempt_factor
 from compress.methods import Propagate
 from compress.pipeline import compress_model, compress_models
 from compress.report import load_report
@@ -229,18 +229,17 @@ def test_schemes_of_one_pass_are_those_of_passes_of_their_own(
 
 
 def test_a_scheme_without_a_solution_takes_no_other_with_it(llama: Path, tmp_path: Path, monkeypatch) -> None:
-    def refuse(hessian: torch.Tensor, dampening_frac: float) -> Factor:
-        if dampening_frac == 0.5:
-            raise NumericalError("no solution")
-        return factor(hessian, dampening_frac)
+    def refuse(hessian: torch.Tensor, dampening_frac: float, num_raised: int = 0) -> Factor:
+        made = attempt_factor(hessian, dampening_frac, num_raised)
+        return replace(made, is_sound=made.is_sound & (dampening_frac not in (0.5, 5)))
 
-    monkeypatch.setattr("compress.hessian.factor", refuse)
+    monkeypatch.setattr("compress.hessian.attempt_factor", refuse)
     schemes = [Scheme(Method.GPTQ, 3, 32), Scheme(Method.GPTQ, 3, 32, dampening_frac=0.5), Scheme(Method.RTN, 3, 32)]
-    with pytest.raises(SchemesFailedError, match=r"damp0.5: model.layers.0 .*no solution") as caught:
+    with pytest.raises(SchemesFailedError, match=r"damp0.5: model.layers.0 .*cannot be factored") as caught:
         compress_models(llama, tmp_path, schemes, TEXTS)
     assert list(caught.value.failures) == [tmp_path / schemes[1].name]
     assert {path.name for path in tmp_path.iterdir()} == {schemes[0].name, schemes[2].name}
-    with pytest.raises(NumericalError, match=r"^model.layers.0 .*no solution"):
+    with pytest.raises(NumericalError, match=r"^model.layers.0 .*cannot be factored"):
         compress_model(llama, tmp_path / "alone", schemes[1], TEXTS)
 
 

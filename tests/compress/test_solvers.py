@@ -142,3 +142,16 @@ def test_solvers_leave_their_arguments_alone() -> None:
     used = factor(hessian, 0.01)
     solve_sparsegpt(weight, used, Pruning(0.5, (2, 4), 128, (ROWS,)), spec=GridSpec(4, 4))
     assert torch.equal(weight, before[0]) and torch.equal(hessian, before[1])
+
+
+def test_a_factor_that_fails_under_a_sweep_has_the_unit_solved_again_with_more_damping() -> None:
+    weight, hessian = problem(0)
+    hessian -= 1.02 * torch.linalg.eigvalsh(hessian)[0] * torch.eye(COLUMNS, dtype=torch.float64)  # just indefinite
+    hessian -= 0.05 * hessian.diagonal().mean() * torch.eye(COLUMNS, dtype=torch.float64)
+    scheme = Scheme("gptq", 4, 4, dampening_frac=0.01, act_order=False)
+    solved = solve_unit({"w": weight}, hessian, scheme, torch.bfloat16)
+    used = factor(hessian, 0.01)
+    assert [made.num_raised for made in solved.factors] == [used.num_raised] == [1]
+    assert solved.reports["w"].dampening_frac == used.dampening_frac
+    expected = solve_gptq(weight, used, GridSpec(4, 4, scale_dtype=torch.bfloat16))
+    torch.testing.assert_close(solved.weights["w"].weight, expected.weight)
