@@ -25,7 +25,7 @@ from torch import Tensor
 from compress.hessian import matmul_precision
 from compress.lanes import Lane, Solved, block_width, is_static
 from compress.masks import Segment, keep_pattern, num_to_prune, prune_cheapest, pruning_costs
-from compress.quantizer import Grid, fit_grid, to_codes
+from compress.quantizer import SCALE_DTYPE, Grid, fit_grid, to_codes
 
 if TYPE_CHECKING:
     from compress.columns_triton import Kernel
@@ -132,8 +132,16 @@ class _Stack:
             spec, pruning = rows.lane.spec, rows.lane.pruning
             grid = (rows.group_size, spec.lowest, spec.highest) if spec else (0, 0, 0)
             pattern = (pruning and pruning.pattern) or (0, 0)
-            lanes.append(LaneRows(rows.first, rows.last, *grid, rows.lane.is_masked, *pattern))
-        self.step, self.kernel = step, Kernel(lanes, self.order, self.scale, self.zero_point, self.keep)
+            num_steps = spec.num_steps if spec and rows.fitted_size and spec.holds_range else 0
+            zero_moves = spec is not None and not spec.symmetric
+            lanes.append(LaneRows(rows.first, rows.last, *grid, rows.lane.is_masked, *pattern, num_steps, zero_moves))
+        self.step = step
+        self.kernel = Kernel(lanes, self.order, self.scale, self.zero_point, self.keep, self._scale_dtype())
+
+    def _scale_dtype(self) -> torch.dtype:
+        """What all scales are stored in."""
+        (scale_dtype,) = {rows.lane.spec.scale_dtype for rows in self.rows if rows.lane.spec} or {SCALE_DTYPE}
+        return scale_dtype
 
     def _per_row(self, values: Sequence[tuple[int, int]]) -> Tensor:
         return torch.cat([self.W.new_full((count,), value) for value, count in values] or [self.W.new_empty(0)])
@@ -221,8 +229,12 @@ class _Stack:
     def _fit_grids(self, W: Tensor, column: int) -> list[_Rows]:
         """Fit the grids of the groups that start here; whose they are."""
         starting = [rows for rows in self.rows if rows.fitted_size and column % rows.fitted_size == 0]
+        if self.kernel:
+            self.kernel.fit(W, column)
         for rows in starting:
             assert rows.lane.spec is not None
+            if self.kernel and rows.lane.spec.holds_range:
+                continue
             grid = fit_grid(W[: rows.group_size, rows.first : rows.last].T, rows.lane.spec)
             self._set_grid(rows, column // rows.group_size, grid)
         return starting

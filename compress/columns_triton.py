@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 import triton
@@ -25,17 +25,21 @@ from torch import Tensor
 from compress.devices import send
 
 ROWS, SUB = 32, 32
+# What a program knows of its rows: the fields of LaneRows.
+TILE = 10
 # Earlier columns whose errors are on their way from memory at the same time; SUB is a multiple of it.
 AT_ONCE = 8
 MAX_STEP = 128
 # Added and taken away again, it rounds halves to even: 1.5 * 2^(bits of the fraction). Codes are far below it.
 ROUNDING = {torch.float32: 1.5 * 2.0**23, torch.float64: 1.5 * 2.0**52}
+SCALE_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
 @dataclass(frozen=True)
 class LaneRows:
     """Rows first..last of a stack and what happens to them. group_size: 0 = not rounded. masked: zeros at 0 of `keep`;
-    of a pattern num_kept of pattern_width columns, 0 = `keep` is given.
+    of a pattern num_kept of pattern_width columns, 0 = `keep` is given. num_steps: a scale's steps in the range of its
+    group, where the kernel fits grids that hold that range; 0 = grids are given. zero_moves: for asymmetric ones.
     """
 
     first: int
@@ -46,6 +50,8 @@ class LaneRows:
     masked: bool
     num_kept: int
     pattern_width: int
+    num_steps: int = 0
+    zero_moves: bool = False
 
 
 def step_width(group_sizes: Sequence[int], mask_widths: Sequence[int], pattern_widths: Sequence[int]) -> int | None:
@@ -60,15 +66,49 @@ class Kernel:
     """The kernel for the rows of one stack.
 
     order [C]: the column solved at each step. scale, zero_point [G, Q]: grids of the stack's last Q rows; they may be
-    filled later, each before its group is reached. keep [C, P]: masks of the first P rows, in `order`.
+    filled later, each before its group is reached. keep [C, P]: masks of the first P rows, in `order`. scale_dtype:
+    what the scales of fit() are rounded to.
     """
 
     def __init__(
-        self, lanes: Sequence[LaneRows], order: Tensor, scale: Tensor, zero_point: Tensor, keep: Tensor
+        self,
+        lanes: Sequence[LaneRows],
+        order: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        keep: Tensor,
+        scale_dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self._tiles = send(torch.cat([_tiles_of(lane) for lane in lanes]), order.device)
         self._patterns = any(lane.pattern_width for lane in lanes)
+        self._fitted_sizes = {lane.group_size for lane in lanes if lane.num_steps}
+        self._scale_dtype = SCALE_DTYPES[scale_dtype]
         self._order, self._scale, self._zero_point, self._keep = order, scale, zero_point, keep.view(torch.int8)
+
+    def fit(self, W: Tensor, column: int) -> None:
+        """Set the grids of the groups that begin at `column`, for lanes with num_steps.
+
+        W [B, R]: the stack's columns from there on, to the ends of these groups at least.
+        """
+        if all(column % size for size in self._fitted_sizes):
+            return
+        num_rounded = self._scale.shape[1]
+        _fit_groups[(self._tiles.shape[0],)](
+            W,
+            self._scale,
+            self._zero_point,
+            self._tiles,
+            column,
+            W.shape[1],
+            num_rounded,
+            W.shape[1] - num_rounded,
+            SCALE=self._scale_dtype,
+            ROUNDING=ROUNDING[W.dtype],
+            ROWS=ROWS,
+            SUB=SUB,
+            TILE=TILE,
+            num_warps=1,
+        )
 
     def fix(self, W: Tensor, E: Tensor, U: Tensor, column: int) -> None:
         """Turn W [B, R], the stack's columns from `column` on, into final values, and fill E [B, R] with their errors.
@@ -97,14 +137,15 @@ class Kernel:
             ROWS=ROWS,
             SUB=SUB,
             AT_ONCE=AT_ONCE,
+            TILE=TILE,
             num_warps=1,
         )
 
 
 def _tiles_of(lane: LaneRows) -> Tensor:
-    """What each program of a lane reads, [programs, 8]."""
+    """What each program of a lane reads, [programs, TILE]."""
     first = torch.arange(lane.first, lane.last, ROWS, dtype=torch.int32)
-    same = (lane.group_size, lane.lowest, lane.highest, lane.masked, lane.num_kept, lane.pattern_width)
+    same = astuple(lane)[2:]
     ends = torch.stack([first, (first + ROWS).clamp(max=lane.last)], 1)
     return torch.cat([ends, torch.tensor(same, dtype=torch.int32).expand(len(first), -1)], 1)
 
@@ -130,8 +171,9 @@ def _fix_columns(
     ROWS: tl.constexpr,
     SUB: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    TILE: tl.constexpr,
 ):
-    tile = tiles + 8 * tl.program_id(0)
+    tile = tiles + TILE * tl.program_id(0)
     group_size, lowest, highest = tl.load(tile + 2), tl.load(tile + 3), tl.load(tile + 4)
     masked, num_kept, pattern_width = tl.load(tile + 5), tl.load(tile + 6), tl.load(tile + 7)
     rows = tl.load(tile) + tl.arange(0, ROWS)
@@ -177,6 +219,61 @@ def _fix_columns(
             w -= u[:, None] * e[None, :]
             s, z, u, diagonal = next_s, next_z, next_u, next_diagonal
         tl.debug_barrier()  # the next columns read these errors
+
+
+@triton.jit
+def _fit_groups(
+    W,
+    scale,
+    zero_point,
+    tiles,
+    column,
+    num_rows,
+    num_rounded,
+    first_rounded,
+    SCALE: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    ROWS: tl.constexpr,
+    SUB: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    tile = tiles + TILE * tl.program_id(0)
+    group_size, lowest, highest = tl.load(tile + 2), tl.load(tile + 3), tl.load(tile + 4)
+    num_steps, zero_moves = tl.load(tile + 8), tl.load(tile + 9)
+    if (num_steps > 0) & (column % tl.maximum(group_size, 1) == 0):
+        rows = tl.load(tile) + tl.arange(0, ROWS)
+        inside = rows < tl.load(tile + 1)
+        low = tl.zeros([ROWS], W.dtype.element_ty)
+        high = low
+        for first in range(0, group_size, SUB):
+            columns = first + tl.arange(0, SUB)
+            real = (columns < group_size)[:, None] & inside[None, :]
+            w = tl.load(W + columns[:, None] * num_rows + rows[None, :], mask=real, other=0.0)
+            low = tl.minimum(low, tl.min(w, 0))
+            high = tl.maximum(high, tl.max(w, 0))
+        largest = tl.maximum(high, -low)
+        low = tl.where(zero_moves > 0, low, -largest)
+        high = tl.where(zero_moves > 0, high, largest)
+        s = divide(high - low, num_steps.to(low.dtype) + tl.zeros_like(low))
+        s = _stored(s.to(tl.float32), SCALE).to(low.dtype)
+        s = tl.where(s > 0, s, 1.0)
+        z = ((lowest - divide(low, s)) + ROUNDING) - ROUNDING
+        z = tl.minimum(tl.maximum(z, lowest.to(low.dtype)), highest.to(low.dtype))
+        place = (column // group_size) * num_rounded + rows - first_rounded
+        tl.store(scale + place, s, mask=inside)
+        tl.store(zero_point + place, tl.where(zero_moves > 0, z, 0.0), mask=inside)
+
+
+@triton.jit
+def _stored(value, dtype: tl.constexpr):
+    """value as dtype holds it, halves to even: bf16 by its bits, because Triton's interpreter cuts them off."""
+    if dtype == tl.bfloat16:
+        bits = value.to(tl.int32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        stored = (bits & -65536).to(tl.float32, bitcast=True)
+    else:
+        stored = value.to(dtype).to(tl.float32)
+    return stored
 
 
 @triton.jit

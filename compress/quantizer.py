@@ -22,7 +22,7 @@ from torch import Tensor
 from compress.methods import TERNARY, InputActivations, Observer, Width, code_bits
 
 SCALE_DTYPE = torch.bfloat16
-FP8, FP8_MAX = torch.float8_e4m3fn, 448.0
+FP8, FP8_MAX = torch.float8_e4m3fn, 448
 # Shares of the full range that a search for the best clipping tries; 1 = nothing is clipped.
 RANGE_SHARES = tuple(1 - 0.025 * step for step in range(29))
 # Half-quadratic search: exponent and strength of the error norm, and rounds (Badri and Shaji, HQQ, 2023).
@@ -60,6 +60,16 @@ class GridSpec:
     @property
     def highest(self) -> int:
         return (1 << (self.num_bits - 1)) - 1
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a scale from one end of a group's range to the other."""
+        return 2 * FP8_MAX if self.is_fp8 else (1 << self.num_bits) - 1
+
+    @property
+    def holds_range(self) -> bool:
+        """Whether a grid just holds its group's smallest and largest value, without a search."""
+        return self.observer is Observer.MINMAX and not self.ternary
 
 
 @dataclass(frozen=True)
@@ -155,8 +165,7 @@ def _full_range(weight: Tensor, spec: GridSpec, share: float) -> Grid:
     if spec.symmetric:
         high = torch.maximum(high, -low)
         low = -high
-    num_steps = 2 * FP8_MAX if spec.is_fp8 else 2**spec.num_bits - 1
-    scale = _stored_scale((high - low) / num_steps, spec)
+    scale = _stored_scale((high - low) / spec.num_steps, spec)
     if spec.symmetric:
         return Grid(spec, scale, torch.zeros_like(scale))
     zero_point = (spec.lowest - low / scale).round().clamp(spec.lowest, spec.highest)

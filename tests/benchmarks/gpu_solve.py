@@ -24,7 +24,7 @@ from torch import Tensor
 
 from compress import columns
 from compress.gptq import solve_gptq
-from compress.hessian import Factor, HessianSum, factor, falling_diagonal, full_precision
+from compress.hessian import Factor, HessianSum, attempt_factor, falling_diagonal, full_precision
 from compress.lanes import Pruning
 from compress.quantizer import GridSpec
 from compress.sparsegpt import solve_sparsegpt
@@ -60,7 +60,7 @@ def cases(group: int) -> list[Case]:
 
 def factor_of(hessian: Tensor, case: Case) -> tuple[Factor, Tensor | None]:
     order = falling_diagonal(hessian) if case.act_order else None
-    return factor(hessian if order is None else hessian[order][:, order], DAMPING), order
+    return attempt_factor(hessian if order is None else hessian[order][:, order], DAMPING), order
 
 
 def solve_ours(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
@@ -68,9 +68,12 @@ def solve_ours(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
     spec = GridSpec(case.bits, case.group, case.symmetric) if case.bits else None
     if case.sparsity:
         pruning = Pruning(case.sparsity, case.pattern, BLOCK, (weight.shape[0],))
-        return solve_sparsegpt(weight, used, pruning, spec=spec, block_size=BLOCK).weight
-    assert spec is not None
-    return solve_gptq(weight, used, spec, block_size=BLOCK, order=order).weight
+        solved = solve_sparsegpt(weight, used, pruning, spec=spec, block_size=BLOCK)
+    else:
+        assert spec is not None
+        solved = solve_gptq(weight, used, spec, block_size=BLOCK, order=order)
+    assert bool(used.is_sound)  # looked at when all was given to the device, as a pass does
+    return solved.weight
 
 
 def solve_by_loop(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:

@@ -13,12 +13,12 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="triton is not installed: the kernel runs on CUDA alone, and in its interpreter")
 
 from compress.columns import solve_columns
-from compress.columns_triton import step_width
+from compress.columns_triton import Kernel, LaneRows, step_width
 from compress.hessian import HessianSum, factor, falling_diagonal
 from compress.lanes import Lane, Pruning, Solved
 from compress.masks import Segment, prune_cheapest
 from compress.methods import Observer
-from compress.quantizer import GridSpec
+from compress.quantizer import GridSpec, fit_grid
 from tests.compress import reference_solvers as naive
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,6 +80,37 @@ def test_gptq_equals_explicit_inverses_and_the_loop(spec: GridSpec, act_order: b
             order=falling_diagonal(hessian).cpu().numpy() if act_order else None,
         )
         torch.testing.assert_close(ours.weight.cpu(), torch.from_numpy(expected), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale_dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_grids_of_the_kernel_are_those_of_fit_grid(
+    symmetric: bool, scale_dtype: torch.dtype, dtype: torch.dtype
+) -> None:
+    """Groups of two lanes; a group of zeros has the scale 1."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(70, 16, dtype=dtype, generator=generator).to(DEVICE)
+    weight[3, 8:] = 0
+    specs = [GridSpec(bits, size, symmetric, scale_dtype) for bits, size in ((4, 8), (3, 4))]
+    lanes = [
+        LaneRows(
+            first, last, spec.group_size or 0, spec.lowest, spec.highest, False, 0, 0, spec.num_steps, not symmetric
+        )
+        for first, last, spec in ((0, 33, specs[0]), (33, 70, specs[1]))
+    ]
+    scale, zero_point = weight.new_full((4, 70), -1), weight.new_full((4, 70), -1)
+    keep = torch.ones(16, 0, dtype=torch.bool, device=DEVICE)
+    kernel = Kernel(lanes, torch.arange(16, device=DEVICE), scale, zero_point, keep, scale_dtype)
+    columns = weight.T.contiguous()
+    for column in range(0, 16, 4):
+        kernel.fit(columns[column:], column)
+    for rows, spec in ((slice(0, 33), specs[0]), (slice(33, 70), specs[1])):
+        expected = fit_grid(weight[rows], spec)
+        num_groups = expected.scale.shape[1]
+        assert torch.equal(scale[:num_groups, rows].T, expected.scale)
+        assert torch.equal(zero_point[:num_groups, rows].T, expected.zero_point)
+        assert (scale[num_groups:, rows] == -1).all()
 
 
 @pytest.mark.parametrize("spec", [None, GridSpec(4, 8), GridSpec(3, 4, False)], ids=["alone", "4 sym", "3 asym"])
