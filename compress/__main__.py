@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Compress a Hugging Face checkpoint (Llama, Qwen2, Qwen3, Mistral) into one that vllm serve loads unchanged.",
+    help="Compress a Hugging Face checkpoint (Llama, Qwen2, Qwen3, Mistral; with experts Qwen2-MoE, Qwen3-MoE, "
+    "DeepSeek) into one that vllm serve loads unchanged.",
     epilog="Begin with: python -m compress run MODEL OUT --method rtn --num-bits 4 --group-size 64",
 )
 
@@ -106,17 +108,18 @@ def run(
     check_without_torch(model, [scheme], texts)
     from compress.pipeline import compress_model
 
-    report = compress_model(
-        model,
-        out,
-        scheme,
-        texts,
-        format=wanted,
-        device=device,
-        platform=target,
-        memory_gib=memory_gib,
-        on_progress=show_progress,
-    )
+    with _no_empty_folder(out.parent):
+        report = compress_model(
+            model,
+            out,
+            scheme,
+            texts,
+            format=wanted,
+            device=device,
+            platform=target,
+            memory_gib=memory_gib,
+            on_progress=show_progress,
+        )
     print(json.dumps(report.to_json(), indent=2) if as_json else render_report(report))
     return 0
 
@@ -148,9 +151,10 @@ def grid(
 
     [bold]- {method: sparsegpt, sparsity: 2:4, name: half}[/bold]
 
-    Keys: method, num_bits, group_size, symmetric, sparsity (a share or n:m), act_order, dampening_frac, block_size,
-    propagate, repair (a mapping of traces and the options of distill); format; name, of the folder, instead of the
-    scheme's own such as gptq-w3-g64-sym.
+    Keys: method, num_bits (2 to 8, ternary) or average_bits with allocation, group_size, symmetric, observer,
+    input_activations, sparsity (a share or n:m), overrides and only (rules for single modules), act_order,
+    dampening_frac, block_size, propagate, repair (a mapping of traces and the options of distill); format; name, of the
+    folder, instead of the scheme's own such as gptq-w3-g64-sym. docs/compression.md says what each does.
 
     The model is read once and each layer's inputs are measured once for all schemes that propagate dense. Run again,
     after a kill or Ctrl-C too, it goes on behind the last finished layer; checkpoints that are there are kept.
@@ -169,17 +173,18 @@ def grid(
 
     outs, failed = {entry.name: out_dir / entry.name for entry in entries}, {}
     try:
-        compress_models(
-            model,
-            list(outs.values()),
-            [entry.scheme for entry in entries],
-            texts,
-            formats=[entry.format for entry in entries],
-            device=device,
-            platform=target,
-            memory_gib=memory_gib,
-            on_progress=show_progress,
-        )
+        with _no_empty_folder(out_dir):
+            compress_models(
+                model,
+                list(outs.values()),
+                [entry.scheme for entry in entries],
+                texts,
+                formats=[entry.format for entry in entries],
+                device=device,
+                platform=target,
+                memory_gib=memory_gib,
+                on_progress=show_progress,
+            )
     except SchemesFailedError as error:
         failed = {out.name: str(failure) for out, failure in error.failures.items()}
     made = {name: load_report(out) for name, out in outs.items() if name not in failed}
@@ -191,6 +196,19 @@ def grid(
     for name, cause in failed.items():
         print(f"error: {name}: {cause}", file=sys.stderr)
     return 1 if failed else 0
+
+
+@contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """After an error the folder, and those that it lies in, are gone again where they were made and hold nothing."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        yield
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):  # it holds something
+                parent.rmdir()
+        raise
 
 
 def _load_calibration(

@@ -127,8 +127,11 @@ def parse_line(path: Path, number: int, line: str) -> str | tuple[Mapping[str, s
     where, must = f"{path} line {number}", 'a JSON object with "text" or "messages"'
     try:
         item = json.loads(line)
+        json.dumps(item, ensure_ascii=False).encode()
     except json.JSONDecodeError:
         raise CalibrationError(where, "no JSON", must) from None
+    except UnicodeEncodeError:
+        raise CalibrationError(where, "with half a character (a lone surrogate)", "text that UTF-8 can hold") from None
     if isinstance(item, dict) and isinstance(item.get("text"), str) and item["text"].strip():
         return str(item["text"])
     messages = item.get("messages") if isinstance(item, dict) else None
@@ -161,9 +164,21 @@ def prompt_and_reply(tokenizer: PreTrainedTokenizerBase, conversation: Conversat
         raise CalibrationError("calibration", "messages", "text: this model's tokenizer has no chat template")
     messages = [dict(message) for message in conversation]
     if messages[-1]["role"] != "assistant":
-        return str(tokenizer.apply_chat_template(messages, tokenize=False)), ""
-    prompt = str(tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
+        return _templated(tokenizer, messages, replies=False), ""
+    prompt = _templated(tokenizer, messages[:-1], replies=True)
     reply = messages[-1]["content"]
     if prompt.rstrip().endswith("<think>"):  # the template has opened the thinking already
         reply = reply.removeprefix("<think>").removeprefix("\n")
     return prompt, reply
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, replies: bool) -> str:
+    """The messages as the chat template has them; replies: with what opens the reply."""
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=replies))
+    except (TemplateError, ValueError, TypeError) as error:
+        roles = ", ".join(message["role"] for message in messages) or "none before the reply"
+        must = f"such as the model's chat template takes ({error})"
+        raise CalibrationError("calibration", f"a conversation of {roles}", must) from error

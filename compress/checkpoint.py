@@ -24,13 +24,15 @@ _KEY_NAME = ".key"
 _WEIGHT_DTYPES = ("BF16", "F16", "F32", "F64")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json. Raises ModelError when the folder or the file is missing or no JSON object."""
+def read_config(folder: Path, key: str = "model") -> dict[str, Any]:
+    """The folder's config.json. Raises ModelError, about `key` for a missing folder, for a file that is missing or
+    no JSON object.
+    """
     if not folder.is_dir():
         siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         nearest = nearest_name(folder.name, siblings)
         must = "a folder with config.json and *.safetensors files"
-        raise ModelError("model", folder, must, str(folder.parent / nearest) if nearest else None)
+        raise ModelError(key, folder, must, str(folder.parent / nearest) if nearest else None)
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -97,12 +99,25 @@ def whole_folders(outs: Sequence[Path], key: str, *, resumable: bool = True) -> 
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Rename a temporary folder of whole_folders to `out`, synced. Raises InputError when `out` exists by now."""
-    (folder / _KEY_NAME).unlink()
-    _sync(folder)
+    """Rename a temporary folder of whole_folders to `out`, synced, without what only unfinished work needs: its key and
+    its progress. Raises InputError when `out` exists by now.
+    """
     check_absent(out)
+    _sync(folder)
+    for path in folder.glob(".*"):
+        path.unlink()
+    _sync_one(folder)
     folder.rename(out)
     _sync_one(out.parent)
+
+
+def check_parents(out: Path) -> None:
+    """Raises InputError when `out` is to lie below a file."""
+    for parent in out.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise InputError("OUT", out, f"in a folder: {parent} is a file")
+            return
 
 
 def check_absent(out: Path) -> None:
@@ -116,7 +131,7 @@ def copy_companions(source: Path, out: Path) -> None:
     for path in sorted(source.iterdir()):
         if not path.is_file() or path.suffix not in _COPIED_SUFFIXES:
             continue
-        if path.name not in _NOT_COPIED and not path.name.endswith(".index.json"):
+        if path.name not in _NOT_COPIED and not path.name.endswith(".index.json") and path.name[0] != ".":
             shutil.copyfile(path, out / path.name)
 
 

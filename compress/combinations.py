@@ -27,7 +27,8 @@ MAX_GROUP_SIZE = 65536
 def check_numbers(scheme: Scheme) -> None:
     """Raise SchemeError for a value outside its range."""
     num_bits = scheme.num_bits
-    if num_bits is not None and num_bits != TERNARY and (isinstance(num_bits, bool) or num_bits not in NUM_BITS):
+    is_whole = isinstance(num_bits, int) and not isinstance(num_bits, bool)
+    if num_bits is not None and num_bits != TERNARY and not (is_whole and num_bits in NUM_BITS):
         is_number = _is_number(num_bits)
         nearest = str(min(NUM_BITS, key=lambda bits: abs(bits - num_bits))) if is_number else None
         raise SchemeError("num_bits", num_bits, WIDTHS, nearest)

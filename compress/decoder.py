@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.activations import Batch
-from compress.errors import CalibrationError
+from compress.errors import CalibrationError, ModelError
 from compress.experts import is_sparse, separate_experts
 from compress.families import FULL_PRECISION, Stage, Unit
 from compress.shards import TensorReader
@@ -39,16 +39,17 @@ class Decoder:
     """A causal language model of which only the embedding's rows and one layer at a time are in memory, in `dtype`."""
 
     def __init__(self, model: Path, dtype: torch.dtype, device: torch.device) -> None:
-        from transformers import AutoConfig
-
-        self.config = AutoConfig.from_pretrained(model)
+        self.config = load_config(model)
         self.dtype, self.device, self.reader = dtype, device, TensorReader(model)
-        with torch.device("meta"):
-            skeleton = _skeleton(self.config, dtype)
-            for layer in skeleton.model.layers:
-                separate_experts(layer)
+        try:
+            with torch.device("meta"):
+                skeleton = _skeleton(self.config, dtype)
+                for layer in skeleton.model.layers:
+                    separate_experts(layer)
+            self._rotary: Any = type(skeleton.model.rotary_emb)(config=self.config)
+        except (KeyError, ValueError, TypeError) as error:
+            raise ModelError(f"{model}/config.json", f"unusable ({error})", "one that transformers builds") from error
         self._layers: Sequence[nn.Module] = skeleton.model.layers
-        self._rotary: Any = type(skeleton.model.rotary_emb)(config=self.config)
 
     @property
     def num_layers(self) -> int:
@@ -70,16 +71,13 @@ class Decoder:
         fuse_norms(layer)
         return layer.requires_grad_(False)
 
-    def check_rows(self, rows: Sequence[Sequence[int]]) -> None:
-        """Raises CalibrationError for a row longer than the model's positions or its sliding window."""
-        longest, positions = max(map(len, rows)), self.config.max_position_embeddings
-        limit = min(getattr(self.config, "sliding_window", None) or positions, positions)
-        if longest > limit:
-            raise CalibrationError("max_seq_length", longest, f"at most {limit}, as far as this model attends")
-
-    def embed(self, rows: Sequence[Sequence[int]], first_token_weight: float = 1.0) -> Iterator[Batch]:
-        """Token rows as batches of about BATCH_TOKENS on the device, rows of like length together."""
-        weight = self.reader.read("model.embed_tokens.weight")
+    def embed(
+        self, rows: Sequence[Sequence[int]], first_token_weight: float = 1.0, embedding: Tensor | None = None
+    ) -> Iterator[Batch]:
+        """Token rows as batches of about BATCH_TOKENS on the device, rows of like length together. embedding: in place
+        of the model's own.
+        """
+        weight = self.reader.read("model.embed_tokens.weight") if embedding is None else embedding
         pending: list[Sequence[int]] = []
         for row in sorted(rows, key=len):
             if pending and (len(pending) + 1) * len(row) > BATCH_TOKENS:
@@ -97,6 +95,26 @@ class Decoder:
         positions = turns.to(self.device) if isinstance(turns, Tensor) else tuple(t.to(self.device) for t in turns)
         padded = None if real.all() else real.to(self.device)
         return Batch(hidden.to(self.device), padded, positions, first_token_weight)
+
+
+def load_config(model: Path) -> Any:
+    """transformers' config of the model. Raises ModelError for one that it does not take."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"{model}/config.json", f"unusable ({error})", "one that transformers loads") from error
+
+
+def check_lengths(config: Any, rows: Sequence[Sequence[int]]) -> None:
+    """Raises CalibrationError for a row longer than the model's positions, or than its sliding window: attention here
+    looks back without one.
+    """
+    longest, positions = max(map(len, rows)), config.max_position_embeddings
+    limit = min(getattr(config, "sliding_window", None) or positions, positions)
+    if longest > limit:
+        raise CalibrationError("max_seq_length", longest, f"at most {limit}, as far as this model attends")
 
 
 def fuse_norms(layer: nn.Module) -> None:

@@ -78,7 +78,7 @@ def distill_model(
     learner = _read_student(student)
     tokenizer = load_tokenizer(student)
     if teacher is not None:
-        check_weights(teacher, read_config(teacher))
+        check_weights(teacher, read_config(teacher, "teacher"))
         _check_same_vocabulary(tokenizer, student, load_tokenizer(teacher), teacher)
     learned, held_out, num_left_out = _rows(learner, traces, settings, tokenizer)
 

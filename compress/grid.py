@@ -80,7 +80,7 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
 
 
 def _alternatives(mapping: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    known = [*_OWN_KEYS, *(field.name for field in fields(Scheme))]
+    known = [*_OWN_KEYS, *(field.name for field in fields(Scheme) if field.name != "pattern")]  # sparsity says it
     for key, value in mapping.items():
         if key not in known:
             raise SchemeError(str(key), "unknown", f"one of {', '.join(known)}", nearest_name(str(key), known))
@@ -96,7 +96,7 @@ def _parse(index: int, values: Mapping[str, Any], format: CheckpointFormat, prop
     if "method" not in values:
         raise SchemeError("method", "missing", "given")
     scheme = Scheme.from_json(scheme_values)
-    if propagate is not None and scheme.needs_calibration and "propagate" not in values:
+    if propagate is not None and scheme.chooses_propagate and "propagate" not in values:
         scheme = Scheme.from_json({**scheme_values, "propagate": str(propagate)})
     return GridEntry(index, _parse_folder(values.get("name", scheme.name)), scheme, _parse_format(values, format))
 

@@ -38,7 +38,7 @@ class Inspection:
 
 def inspect_checkpoint(folder: Path) -> Inspection:
     """Read a base or a compressed checkpoint. Raises ModelError for a missing, torn or unknown one."""
-    config = read_config(folder)
+    config = read_config(folder, "CHECKPOINT")
     report = load_report(folder)
     quantization = config.pop("quantization_config", None)
     num_parameters = count_parameters(shapes_from_config(config))

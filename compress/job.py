@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.budget import allocate, budgeted_shapes
 from compress.calibration import Calibration, calibration_rows
-from compress.checkpoint import check_weights, read_config
+from compress.checkpoint import check_parents, check_weights, read_config
 from compress.devices import default_platform, parse_device
 from compress.errors import CalibrationError, FormatError, ModelError
 from compress.families import Shapes, linear_shapes
@@ -81,6 +81,8 @@ def check_job(
     from compress.sensitivity import mlp_errors
 
     config, shapes = check_without_torch(model, schemes, calibration)
+    for out in outs:
+        check_parents(out)
     targets = tuple(
         Target(
             out,
@@ -143,8 +145,11 @@ def _stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
 
 
 def _tokenize(model: Path, config: Mapping[str, Any], calibration: Calibration) -> list[list[int]]:
+    from compress.decoder import check_lengths, load_config
+
     rows = calibration_rows(calibration, load_tokenizer(model))
     check_tokens(model, config, rows)
+    check_lengths(load_config(model), rows)
     return rows
 
 

@@ -36,11 +36,11 @@ class Override:
     pattern: Pattern | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without what is not set and the pattern's own sparsity."""
+        """Plain values, without what is not set and the pattern's own sparsity; skip: false where nothing else is."""
         values = {key: value for key, value in asdict(self).items() if key in _KEYS and value not in (None, False)}
         if self.pattern:
             values["sparsity"] = f"{self.pattern[0]}:{self.pattern[1]}"
-        return values
+        return values or {"skip": False}
 
 
 Overrides = str | tuple[Override, ...] | None

@@ -106,6 +106,8 @@ def compress_models(
     that is killed or interrupted leaves folders of unfinished work, which the same request goes on with.
     """
     started = time.perf_counter()
+    if memory_gib is not None and not (math.isfinite(memory_gib) and memory_gib >= 0):
+        raise InputError("memory_gib", memory_gib, "a number of GiB, 0 or more")
     outs = [outs / scheme.name for scheme in schemes] if isinstance(outs, Path) else list(outs)
     formats = [formats] * len(outs) if isinstance(formats, CheckpointFormat) else list(formats)
     devices = parse_devices(device)
@@ -125,8 +127,10 @@ def compress_models(
         missing = [target for target in job.targets if target.out not in reports]
         failures: dict[Path, NumericalError] = {}
         if missing:
-            job = job.only(missing)
-            made, failures = _compress(job, pool, base.result, memory_bytes, hessians, on_progress, started)
+            key = _pass_key(job)  # of the whole request: what is there by now does not change it
+            made, failures = _compress(
+                job.only(missing), key, pool, base.result, memory_bytes, hessians, on_progress, started
+            )
             reports |= made
     if failures:
         raise SchemesFailedError(failures)
@@ -157,6 +161,7 @@ def _existing(target: Target, base_fingerprint: str, job: Job) -> CompressionRep
 
 def _compress(
     job: Job,
+    key: str,
     pool: ThreadPoolExecutor,
     base_fingerprint: Callable[[], str],
     memory_bytes: int | None,
@@ -166,9 +171,9 @@ def _compress(
 ) -> tuple[dict[Path, CompressionReport], dict[Path, NumericalError]]:
     """Reports of what was made, and why the others could not be."""
     prepare_device(job.device)
-    job = plan(job, memory_bytes)
+    job, unplanned = plan(job, memory_bytes)
     outs = [target.out for target in job.targets]
-    with whole_folders(outs, _pass_key(job)) as folders:
+    with whole_folders(outs, key) as folders:
         with ExitStack() as stack:
             partials = []
             for target, folder in zip(job.targets, folders, strict=True):
@@ -183,7 +188,7 @@ def _compress(
         for target, partial in made:
             publish(partial.folder, target.out)
     failures = zip(outs, (partial.failure for partial in partials), strict=True)
-    return reports, {out: failure for out, failure in failures if failure is not None}
+    return reports, unplanned | {out: failure for out, failure in failures if failure is not None}
 
 
 def _pass_key(job: Job) -> str:
@@ -195,6 +200,7 @@ def _pass_key(job: Job) -> str:
         "calibration": job.calibration.content_hash if job.calibration else None,
         "device": job.device.type,
         "torch": torch.__version__,
+        "threads": torch.get_num_threads() if job.device.type == "cpu" else None,
         "code": [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -203,7 +209,6 @@ def _pass_key(job: Job) -> str:
 def _finish(done: _Pass, target: Target, partial: PartialCheckpoint) -> CompressionReport:
     """Write what stands beside the weights."""
     job, folder = done.job, partial.folder
-    partial.close()
     config = {key: value for key, value in job.config.items() if key != "torch_dtype"}
     config["dtype"] = str(job.stored_dtype).removeprefix("torch.")
     packed = target.format is CheckpointFormat.PACKED

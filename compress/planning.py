@@ -8,8 +8,10 @@ alphapruning: a sparsity for every layer from the spectra of its weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,17 +32,24 @@ from compress.scheme import Scheme
 from compress.solve import SolvedUnit, grid_spec, solve_requests
 
 
-def plan(job: Job, memory_bytes: int | None) -> Job:
-    """The job with one scheme for every weight of every target. Raises NumericalError where losses have no solution."""
+def plan(job: Job, memory_bytes: int | None) -> tuple[Job, dict[Path, NumericalError]]:
+    """The job with one scheme for every weight of every target, without the targets that there is none for, and why."""
     planner = _Planner(job, memory_bytes)
-    return replace(job, targets=tuple(replace(target, schemes=planner.schemes(target)) for target in job.targets))
+    targets: list[Target] = []
+    failures: dict[Path, NumericalError] = {}
+    for target in job.targets:
+        try:
+            targets.append(replace(target, schemes=planner.schemes(target)))
+        except NumericalError as error:
+            failures[target.out] = error
+    return job.only(targets), failures
 
 
 @dataclass
 class _Planner:
     job: Job
     memory_bytes: int | None
-    _losses: dict[Scheme, Losses] | None = None
+    _losses: dict[Scheme, Losses] | NumericalError | None = None
     _exponents: list[float] | None = None
 
     def schemes(self, target: Target) -> Mapping[str, Scheme | None]:
@@ -60,26 +69,41 @@ class _Planner:
         if self._losses is None:
             measured = [t.scheme for t in self.job.targets if t.scheme.average_bits is not None]
             kinds = list(dict.fromkeys(_kind(s) for s in measured if s.allocation is Allocation.MEASURED))
-            self._losses = dict(zip(kinds, measure_losses(self.job, kinds, self.memory_bytes), strict=True))
+            try:
+                self._losses = dict(zip(kinds, measure_losses(self.job, kinds, self.memory_bytes), strict=True))
+            except NumericalError as error:
+                self._losses = error
+        if isinstance(self._losses, NumericalError):
+            raise self._losses
         return self._losses[_kind(scheme)]
 
     def _by_layer(self, target: Target) -> dict[str, Scheme | None]:
+        """A sparsity by layer for the modules whose own no rule sets; the asked one is their mean."""
         linear = linear_shapes(self.job.shapes)
         layers = layers_of(linear)
         if self._exponents is None:
             decoder = Decoder(self.job.model, torch.float32, self.job.device)
-            self._exponents = [
-                sum(tail_exponent(decoder.read(f"{name}.weight").to(self.job.device)) for name in names) / len(names)
-                for names in layers
-            ]
-        sizes = [sum(linear[name][0] * linear[name][1] for name in names) for names in layers]
-        shares = layer_sparsities(self._exponents, sizes, target.scheme.sparsity)
-        return {
-            name: replace(own, sparsity=share)
-            for names, share in zip(layers, shares, strict=True)
-            for name in names
-            if (own := target.schemes[name]) is not None
-        }
+            self._exponents = [sum(self._exponent(decoder, name) for name in names) / len(names) for names in layers]
+        asked = target.scheme.sparsity
+        free = [[n for n in names if (own := target.schemes[n]) and own.sparsity == asked] for names in layers]
+        taken = [index for index, names in enumerate(free) if names]
+        if not taken:
+            return {}
+        sizes = [sum(math.prod(linear[name]) for name in free[index]) for index in taken]
+        shares = layer_sparsities([self._exponents[index] for index in taken], sizes, asked)
+        found: dict[str, Scheme | None] = {}
+        for index, share in zip(taken, shares, strict=True):
+            for name in free[index]:
+                own = target.schemes[name]
+                assert own is not None
+                found[name] = replace(own, sparsity=share)
+        return found
+
+    def _exponent(self, decoder: Decoder, name: str) -> float:
+        weight = decoder.read(f"{name}.weight").to(self.job.device)
+        if not torch.isfinite(weight.sum()):
+            raise NumericalError(f"{name} holds values that are not finite")
+        return tail_exponent(weight)
 
 
 def measure_losses(
@@ -91,11 +115,9 @@ def measure_losses(
     relative error. Raises NumericalError.
     """
     decoder = Decoder(job.model, job.stored_dtype if job.device.type == "cuda" else torch.float32, job.device)
-    decoder.check_rows(job.rows)
     losses: list[dict[str, dict[Width, float]]] = [{} for _ in schemes]
     num_bytes = sum(map(len, job.rows)) * decoder.config.hidden_size * decoder.dtype.itemsize
-    folder = job.targets[0].out.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = next(parent for parent in job.targets[0].out.absolute().parents if parent.exists())
     with open_activations(num_bytes, job.device, memory_bytes, folder) as activations:
         stages = layer_stages(job.shapes)
         batches = [activations.keep(batch) for batch in decoder.embed(job.rows, job.first_token_weight)]

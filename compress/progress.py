@@ -65,10 +65,6 @@ class PartialCheckpoint:
         self.failure = failure
         self._note({"failure": str(failure)})
 
-    def close(self) -> None:
-        """No more layers: what is left in the folder belongs to the checkpoint."""
-        (self.folder / _NAME).unlink(missing_ok=True)
-
     def _note(self, line: dict[str, Any]) -> None:
         with (self.folder / _NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -108,6 +108,11 @@ class Scheme:
         return measured or self.method not in WEIGHTS_ALONE
 
     @property
+    def chooses_propagate(self) -> bool:
+        """Whether the method can be measured on either model's inputs: not where it reads none, nor gptaq."""
+        return self.method not in WEIGHTS_ALONE and self.method is not Method.GPTAQ
+
+    @property
     def has_grid(self) -> bool:
         """Whether weights are rounded to a grid, of one width or of several."""
         return self.num_bits is not None or self.average_bits is not None
@@ -198,6 +203,8 @@ def check_shape(scheme: Scheme, name: str, num_rows: int, num_columns: int) -> N
 
 def _check_rules(scheme: Scheme) -> None:
     object.__setattr__(scheme, "overrides", parse_overrides(scheme.overrides))
+    if isinstance(scheme.only, int) and not isinstance(scheme.only, bool):
+        object.__setattr__(scheme, "only", str(scheme.only))
     if scheme.only is not None and (not isinstance(scheme.only, str) or not scheme.only):
         raise SchemeError("only", scheme.only, "a pattern of module names, such as mlp.down_proj")
     for override in scheme.overrides if isinstance(scheme.overrides, tuple) else ():
@@ -206,12 +213,12 @@ def _check_rules(scheme: Scheme) -> None:
 
 def _set_propagate(scheme: Scheme) -> None:
     """Methods that look at no inputs are measured on those of the dense model."""
-    chosen = DEFAULT_PROPAGATE if scheme.needs_calibration else Propagate.DENSE
+    chosen = Propagate.DENSE if scheme.method in WEIGHTS_ALONE else DEFAULT_PROPAGATE
     if scheme.method is Method.GPTAQ:
         chosen = Propagate.COMPRESSED
     if scheme.propagate is not None:
         chosen = parse_name("propagate", Propagate, scheme.propagate)
-        if chosen is Propagate.COMPRESSED and not scheme.needs_calibration:
+        if chosen is Propagate.COMPRESSED and scheme.method in WEIGHTS_ALONE:
             raise SchemeError("propagate", chosen, f"left out for {scheme.method}, which reads no inputs")
         if chosen is Propagate.DENSE and scheme.method is Method.GPTAQ:
             raise SchemeError("propagate", chosen, "compressed for gptaq: on dense inputs it is gptq")
@@ -223,8 +230,6 @@ def _set_pattern(scheme: Scheme, pattern: Pattern) -> None:
     sparsity = 1 - pattern[0] / pattern[1]
     if scheme.sparsity not in (0.0, sparsity):
         raise SchemeError("sparsity", scheme.sparsity, f"{sparsity:g}, as the pattern {pattern[0]}:{pattern[1]} says")
-    if scheme.block_size % pattern[1]:
-        raise SchemeError("block_size", scheme.block_size, f"a multiple of the pattern's {pattern[1]}")
     object.__setattr__(scheme, "pattern", (pattern[0], pattern[1]))
     object.__setattr__(scheme, "sparsity", sparsity)
 
@@ -257,6 +262,6 @@ def _unusual_settings(scheme: Scheme) -> list[str]:
         words.append(f"damp{scheme.dampening_frac:g}")
     if scheme.needs_calibration and scheme.block_size != defaults["block_size"]:
         words.append(f"block{scheme.block_size}")
-    if scheme.needs_calibration and scheme.propagate is not DEFAULT_PROPAGATE and scheme.method is not Method.GPTAQ:
+    if scheme.chooses_propagate and scheme.propagate is not DEFAULT_PROPAGATE:
         words.append(str(scheme.propagate))
     return words

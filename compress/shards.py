@@ -130,7 +130,11 @@ class TensorWriter:
         descriptor = self._files[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if os.fstat(descriptor).st_size == 8 + len(text) + end:
             return
-        os.posix_fallocate(descriptor, 0, 8 + len(text) + end)
+        try:
+            os.posix_fallocate(descriptor, 0, 8 + len(text) + end)
+        except OSError as error:
+            reason = f"{os.strerror(error.errno or 0)}, where {(8 + len(text) + end) / 1e9:.3f} GB are wanted"
+            raise OSError(error.errno, reason, str(path)) from None
         os.pwrite(descriptor, len(text).to_bytes(8, "little") + text, 0)
 
 

@@ -121,13 +121,18 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
                 raise ValueError("header length")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
         tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
         if unknown := {dtype for dtype, _ in tensors.values()} - _DTYPE_BYTES.keys():
             raise ValueError(f"dtype {unknown}")
+        end = 0  # of the data: tensors lie one behind the other
+        for start, stop, name in sorted((*entry["data_offsets"], name) for name, entry in header.items()):
+            dtype, shape = tensors[name]
+            if start != end or stop - start != math.prod(shape) * _DTYPE_BYTES[dtype]:
+                raise ValueError(f"offsets of {name}")
+            end = stop
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(str(path), "unreadable", "a safetensors file") from error
-    expected = 8 + length + max(ends, default=0)
+    expected = 8 + length + end
     if path.stat().st_size != expected:
         raise ModelError(str(path), f"{path.stat().st_size} bytes", f"{expected} bytes, as its header says: it is torn")
     return tensors

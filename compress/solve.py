@@ -116,13 +116,14 @@ def solve_requests(
     sound = [used.is_sound for found in outcomes if isinstance(found, SolvedUnit) for used in found.factors]
     finite = [torch.isfinite(weight.sum()) for weight in weights.values()]
     numbers, is_sound, is_finite = _on_host(measured, sound, finite)
-    broken = [name for name, whole in zip(weights, is_finite, strict=True) if not whole]
-    if broken:
-        return [NumericalError(f"{broken[0]} holds values that are not finite") for _ in requests]
     if inputs and not inputs.is_settled and not all(is_sound):
         del outcomes, measured  # a large layer's results take much room
         inputs.settle()
         return solve_requests(weights, inputs, requests, stored_dtype)
+    for index, request in enumerate(requests):
+        broken = [n for n, whole in zip(weights, is_finite, strict=True) if not whole and request[n] is not None]
+        if broken:
+            outcomes[index] = NumericalError(f"{broken[0]} holds values that are not finite")
     return _with_reports(outcomes, measured, numbers, has_loss=inputs is not None)
 
 

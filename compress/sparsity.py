@@ -34,6 +34,9 @@ def parse_sparsity(value: str | float) -> tuple[float, Pattern | None]:
 
 def check_pattern(pattern: Pattern) -> None:
     """Raise SchemeError unless pattern is (n, m) with 1 <= n < m <= 128."""
+    must = "n:m with n non-zeros of m, 1 <= n < m <= 128"
+    if not isinstance(pattern, tuple):
+        raise SchemeError("pattern", pattern, must)
     whole = len(pattern) == 2 and all(isinstance(part, int) and not isinstance(part, bool) for part in pattern)
     if not whole or not 1 <= pattern[0] < pattern[1] <= 128:
-        raise SchemeError("sparsity", ":".join(map(str, pattern)), "n:m with n non-zeros of m, 1 <= n < m <= 128")
+        raise SchemeError("sparsity", ":".join(map(str, pattern)), must)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.activations import Activations, Batch, open_activations
+from compress.budget import EMBEDDING
 from compress.decoder import Decoder
 from compress.errors import NumericalError
 from compress.families import Stage, Unit, layer_stages, layers_of, linear_shapes
@@ -61,6 +62,11 @@ class _Stream:
         return any(making.target.scheme.method is Method.GPTAQ for making in self.makings)
 
     @property
+    def rounds_embedding(self) -> bool:
+        """Whether the stream begins with another embedding than the dense model's: a budget rounds it too."""
+        return self.propagate is Propagate.COMPRESSED and self.makings[0].target.schemes.get(EMBEDDING) is not None
+
+    @property
     def alive(self) -> list[Making]:
         return [making for making in self.makings if making.partial.failure is None]
 
@@ -86,11 +92,16 @@ def compress_layers(
         making.partial.go_back(start)
     streams, stages = _streams(makings), layer_stages(job.shapes)
     measured = [stream for stream in streams if not (kept and kept.is_whole and stream.propagate is Propagate.DENSE)]
+    if start == decoder.num_layers:
+        measured = []
     with _activations(job, decoder, measured, memory_bytes) as activations, Outbox(job.device) as outbox:
         _send_outer_tensors(job, outbox, decoder, alive)
         for index in range(decoder.num_layers):
+            if not any(stream.alive for stream in streams):
+                break
             if index >= start or activations is not None:
                 dense = decoder.read_layer(index)
+                _check_finite(outbox, makings, _unsolved(job, index, dense))
                 for stream in filter(lambda stream: stream.alive, streams):
                     layer = decoder.layer(index, dense)
                     if index >= start:
@@ -107,8 +118,25 @@ def _send_outer_tensors(job: Job, outbox: Outbox, decoder: Decoder, makings: Seq
     """What lies outside the layers, read once for all."""
     for name in (name for name in job.shapes if not name.startswith("model.layers.")):
         tensor = decoder.read(name)
+        _check_finite(outbox, makings, {name: tensor})
         for making in makings:
             outbox.write(making.partial.tensors, name, outer_tensor(job, making.target, name, tensor))
+
+
+def _unsolved(job: Job, index: int, dense: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a layer no scheme looks at, such as norms."""
+    names = {name: f"model.layers.{index}.{name}" for name in dense}
+    solved = linear_shapes(job.shapes)
+    return {full: dense[name] for name, full in names.items() if full.removesuffix(".weight") not in solved}
+
+
+def _check_finite(outbox: Outbox, makings: Sequence[Making], tensors: Mapping[str, Tensor]) -> None:
+    """No scheme can be made of a model that has other values here."""
+    finite = torch.stack([tensor.sum(dtype=torch.float32) for tensor in tensors.values()]).isfinite().tolist()
+    for name in (name for name, whole in zip(tensors, finite, strict=True) if not whole):
+        outbox.flush()  # the layers before come first
+        for making in (making for making in makings if making.partial.failure is None):
+            making.partial.fail(NumericalError(f"{name} holds values that are not finite"))
 
 
 def _streams(makings: Sequence[Making]) -> list[_Stream]:
@@ -125,7 +153,6 @@ def _activations(
     if not (job.rows and streams):
         yield None
         return
-    decoder.check_rows(job.rows)
     num_values = (
         sum(1 + stream.needs_twins for stream in streams) * sum(map(len, job.rows)) * decoder.config.hidden_size
     )
@@ -133,9 +160,15 @@ def _activations(
     with open_activations(num_bytes, job.device, memory_bytes, folder, working_bytes(job)) as activations:
         for batch in decoder.embed(job.rows, job.first_token_weight):
             for stream in streams:
-                stream.batches.append(activations.keep(batch))
                 if stream.needs_twins:
                     stream.twins.append(activations.keep(batch))
+                if not stream.rounds_embedding:
+                    stream.batches.append(activations.keep(batch))
+        for stream in (stream for stream in streams if stream.rounds_embedding):
+            name = f"{EMBEDDING}.weight"
+            embedding = outer_tensor(job, stream.makings[0].target, name, decoder.read(name))
+            for batch in decoder.embed(job.rows, job.first_token_weight, embedding):
+                stream.batches.append(activations.keep(batch))
         yield activations
 
 

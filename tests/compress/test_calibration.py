@@ -67,6 +67,21 @@ def test_messages_need_a_chat_template(llama: Path) -> None:
         calibration_rows(Calibration(conversations=(CHAT,), num_samples=1), tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('No system role') }}", r"conversation of user, must be such as .*No system role"),
+        ("{% for m in messages %}", "conversation of user"),
+    ],
+)
+def test_a_template_that_refuses_a_conversation_is_heard(llama: Path, template: str, said: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.chat_template = template
+    conversation = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"})
+    with pytest.raises(CalibrationError, match=said):
+        calibration_rows(Calibration(conversations=(conversation,), num_samples=1), tokenizer)
+
+
 def test_content_hash_names_everything() -> None:
     base = {"texts": ("a", "b"), "num_samples": 2, "max_seq_length": 8, "seed": 0}
     changes = [{}, {"texts": ("a", "c")}, {"num_samples": 1}, {"max_seq_length": 9}, {"seed": 1}, {"joined": True}]
@@ -97,6 +112,7 @@ def test_a_first_token_weight_that_counts_nothing(weight: object) -> None:
         ("a.jsonl", '{"text": "  "}\n', "line 1"),
         ("a.jsonl", '{"messages": [{"role": "user"}]}\n', "line 1"),
         ("a.jsonl", "[1]\n", "line 1"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "\\ud800"}\n', "line 2 is with half a character"),
         ("a.jsonl", '{"text": "x"}\n{"messages": [{"role": "user", "content": "y"}]}\n', "text and messages"),
         ("missing.txt", None, "No such file"),
     ],

@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from compress.__main__ import main
 from tests.compress.tiny_models import sentences
@@ -88,6 +91,22 @@ def test_bad_requests_are_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_in_the_work_leaves_no_empty_folder(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(llama, tmp_path / "model")
+    tensors = load_file(llama / "model.safetensors")
+    tensors["model.norm.weight"][0] = torch.nan
+    save_file(tensors, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "schemes.yaml").write_text("- {method: rtn, num_bits: 4}")
+    options = ["--method", "rtn", "--num-bits", "4"]
+    code, out, err = call(capsys, "run", tmp_path / "model", tmp_path / "deep" / "er" / "out", *options)
+    assert (code, out) == (1, "") and "model.norm.weight holds values" in err
+    code, _, err = call(capsys, "grid", tmp_path / "model", tmp_path / "deep" / "out", tmp_path / "schemes.yaml")
+    assert code == 1 and "error: rtn-w4-channel-sym: model.norm.weight holds values" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "schemes.yaml"}
+
+
 def test_a_short_calibration_file_says_what_there_is(
     llama: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +159,7 @@ def test_grid_makes_a_folder_a_scheme_once(
         ("- {method: rtn, num_bits: 3, format: packed}", "entry 0: format is packed.*3-bit"),
         ("- {method: rtn, num_bits: 4, format: pakced}", "entry 0: format is pakced.*nearest: packed"),
         ("- {num_bits: 4}", "entry 0: method is missing"),
+        ("- {method: magnitude, pattern: [2, 4]}", "entry 0: pattern is unknown"),
         ("- {method: magnitude, sparsity: 4:2}", "entry 0: sparsity is 4:2"),
         ("- {method: magnitude, sparsity: .nan}", "entry 0: sparsity is nan"),
         ("- rtn", "entry 0 is rtn, must be a mapping"),

@@ -312,7 +312,7 @@ def test_a_disk_without_room_leaves_nothing(llama: Path, tmp_path: Path) -> None
     )
     request = pickle.dumps((llama, tmp_path, [Scheme(Method.RTN, 3, 32), Scheme(Method.RTN, 4, 32)]))
     done = subprocess.run([sys.executable, "-c", code], input=request, cwd=Path.cwd(), check=True, capture_output=True)
-    assert b"File too large" in done.stdout
+    assert b"File too large, where 0." in done.stdout and b"GB are wanted: " in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -348,6 +348,14 @@ def test_requests_that_cannot_be_met_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_below_a_file_is_refused(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"OUT is .*rtn-w4-g32-sym, must be in a folder: .*file is a file"):
+        compress_models(llama, tmp_path / "file" / "deep", [Scheme(Method.RTN, 4, 32)])
+    with pytest.raises(InputError, match="memory_gib is inf"):
+        compress_models(llama, tmp_path / "grid", [Scheme(Method.RTN, 4, 32)], memory_gib=float("inf"))
+
+
 def test_an_existing_folder_is_never_written_over(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist yet"):
         compress_model(llama, tmp_path, Scheme(Method.RTN, 4, 32))
@@ -360,10 +368,15 @@ def test_an_existing_folder_is_never_written_over(llama: Path, tmp_path: Path) -
         ("model.norm.weight", lambda t: None, ModelError, "model.norm.weight is missing"),
         ("model.norm.weight", lambda t: t.to(torch.int32), ModelError, "model.norm.weight is I32, must be one of BF16"),
         ("model.layers.1.mlp.up_proj.weight", lambda t: t * float("nan"), NumericalError, "up_proj.*not finite"),
-        ("model.embed_tokens.weight", lambda t: t * float("inf"), NumericalError, "q_proj.*inputs are not finite"),
+        ("model.embed_tokens.weight", lambda t: t * float("inf"), NumericalError, "model.embed_tokens.*not finite"),
+        ("model.norm.weight", lambda t: t / 0, NumericalError, "model.norm.weight holds .* not finite"),
+        ("model.layers.1.input_layernorm.weight", lambda t: t / 0, NumericalError, "layers.1.input_layernorm.*not fin"),
     ],
 )
-def test_broken_models_are_named(llama: Path, tmp_path: Path, name: str, change, error: type, said: str) -> None:
+@pytest.mark.parametrize("method", [Method.GPTQ, Method.RTN])
+def test_broken_models_are_named(
+    llama: Path, tmp_path: Path, method: Method, name: str, change, error: type, said: str
+) -> None:
     model = tmp_path / "model"
     shutil.copytree(llama, model)
     tensors = load_file(model / "model.safetensors")
@@ -371,5 +384,50 @@ def test_broken_models_are_named(llama: Path, tmp_path: Path, name: str, change,
     kept = {key: tensor.contiguous() for key, tensor in tensors.items() if tensor is not None}
     save_file(kept, model / "model.safetensors", {"format": "pt"})
     with pytest.raises(error, match=said):
-        compress_model(model, tmp_path / "out", Scheme(Method.GPTQ, 4, 32), TEXTS)
+        compress_model(model, tmp_path / "out", Scheme(method, 4, 32), TEXTS)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_broken_weight_is_no_failure_of_a_scheme_that_leaves_it(llama: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(llama, model)
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = torch.nan
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    schemes = [
+        Scheme(Method.RTN, 4, 32, overrides={"layers.1.mlp": {"skip": True}}),
+        Scheme(Method.ALPHAPRUNING, sparsity=0.5),
+        Scheme(Method.GPTQ, average_bits=6.0, group_size=32),
+        Scheme(Method.RTN, 4, 32),
+    ]
+    with pytest.raises(SchemesFailedError) as caught:
+        compress_models(model, tmp_path / "grid", schemes, TEXTS)
+    assert list(caught.value.failures) == [tmp_path / "grid" / scheme.name for scheme in schemes[1:]]
+    assert all("model.layers.1.mlp.up_proj holds values" in str(error) for error in caught.value.failures.values())
+    assert [path.name for path in (tmp_path / "grid").iterdir()] == [schemes[0].name]
+
+
+@pytest.mark.parametrize("num_published", [0, 1])
+def test_a_kill_while_checkpoints_are_published_costs_no_layer(llama: Path, tmp_path: Path, num_published: int) -> None:
+    schemes = [Scheme(Method.GPTQ, 3, 32), Scheme(Method.GPTQ, 4, 32, propagate="dense"), Scheme(Method.RTN, 3, 32)]
+    whole = compress_models(llama, tmp_path / "whole", schemes, TEXTS)
+    code = (
+        "import os, pickle, signal, sys\n"
+        "from compress import pipeline\n"
+        f"publish, left = pipeline.publish, [{num_published}]\n"
+        "def die(*arguments):\n"
+        "    left[0] or os.kill(os.getpid(), signal.SIGKILL); publish(*arguments); left[0] -= 1\n"
+        "pipeline.publish = die\n"
+        "pipeline.compress_models(*pickle.load(sys.stdin.buffer))\n"
+    )
+    request = pickle.dumps((llama, tmp_path / "grid", schemes, TEXTS))
+    killed = subprocess.run([sys.executable, "-c", code], input=request, cwd=Path.cwd(), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert sum(path.name[0] != "." for path in (tmp_path / "grid").iterdir()) == num_published
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.walk.solve_requests", None)  # nothing is solved
+        again = compress_models(llama, tmp_path / "grid", schemes, TEXTS)
+    assert [report.weights_fingerprint for report in again] == [report.weights_fingerprint for report in whole]
+    assert [report.layers for report in again] == [report.layers for report in whole]
+    assert {path.name for path in (tmp_path / "grid").iterdir()} == {scheme.name for scheme in schemes}
+    assert not list((tmp_path / "grid").glob("*/.*"))

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.calibration import Calibration
+from compress.calibration import Calibration, calibration_rows
+from compress.checkpoint import read_config
 from compress.errors import FormatError, SchemeError
+from compress.families import linear_shapes, shapes_from_config
+from compress.job import load_tokenizer
 from compress.pipeline import compress_model, compress_models
 from compress.report import load_report
 from compress.scheme import CheckpointFormat, Scheme
@@ -43,6 +46,8 @@ def test_one_pass_serves_all_methods(name: str, request: pytest.FixtureRequest, 
         Scheme("alphapruning", sparsity=0.5),
         Scheme("gptq", average_bits=3.0, group_size=32),
         Scheme("rtn", average_bits=3.0, group_size=32, allocation="uniform"),
+        Scheme("rtn", average_bits=3.0, group_size=32),
+        Scheme("sparsegpt", pattern=(3, 4), overrides={"mlp": {"skip": True}, "0": {"skip": False}}),
     ]
     model = model_of(name, request)
     reports = compress_models(model, tmp_path, schemes, CALIBRATION, formats=CheckpointFormat.DEQUANTIZED)
@@ -55,6 +60,7 @@ def test_one_pass_serves_all_methods(name: str, request: pytest.FixtureRequest, 
         assert torch.isfinite(found).all()
         assert (found - dense).square().mean() < dense.var(), scheme.name
         assert abs(report.sparsity - scheme.sparsity) < 0.01, scheme.name
+        assert Scheme.from_json(scheme.to_json()) == scheme
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -125,3 +131,33 @@ def test_a_budget_out_of_reach_is_refused_before_any_work(llama: Path, tmp_path:
     with pytest.raises(SchemeError, match=r"average_bits is 1\.58, must be at least 2\.\d+ for this model"):
         compress_model(llama, tmp_path / "budget", Scheme("gptq", average_bits=1.58, group_size=32), CALIBRATION)
     assert not (tmp_path / "budget").exists()
+
+
+def test_alphapruning_leaves_the_sparsities_that_rules_set(llama: Path, tmp_path: Path) -> None:
+    rules = {"mlp.down_proj": {"sparsity": 0.1}, "0.mlp.up_proj": {"skip": True}}
+    report = compress_model(llama, tmp_path / "out", Scheme("alphapruning", sparsity=0.5, overrides=rules), CALIBRATION)
+    found = {layer.name: layer.sparsity for layer in report.layers}
+    assert "model.layers.0.mlp.up_proj" not in found
+    downs = [share for name, share in found.items() if name.endswith("down_proj")]
+    assert len(downs) == 2 and all(abs(share - 0.1) < 0.01 for share in downs)
+    sizes = linear_shapes(shapes_from_config(read_config(llama)))
+    weights = {name: sizes[name][0] * sizes[name][1] for name in found if not name.endswith("down_proj")}
+    mean = sum(found[name] * size for name, size in weights.items()) / sum(weights.values())
+    assert abs(mean - 0.5) < 0.01
+    assert len({round(found[name], 3) for name in weights}) > 1  # by layer
+
+
+def test_a_budget_is_measured_behind_the_embedding_that_it_rounds(llama: Path, tmp_path: Path) -> None:
+    """The loss of the first layer's queries, anew from the two checkpoints."""
+    from safetensors.torch import load_file
+
+    report = compress_model(llama, tmp_path / "out", Scheme("gptq", average_bits=2.6, group_size=32), CALIBRATION)
+    base, made = (load_file(folder / "model.safetensors") for folder in (llama, tmp_path / "out"))
+    embedding, norm = made["model.embed_tokens.weight"].float(), base["model.layers.0.input_layernorm.weight"].float()
+    rows = calibration_rows(CALIBRATION, load_tokenizer(llama))
+    hidden = torch.cat([embedding[torch.tensor(row)] for row in rows])
+    inputs = hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + read_config(llama)["rms_norm_eps"]) * norm
+    name = "model.layers.0.self_attn.q_proj"
+    before, after = base[f"{name}.weight"].float(), made[f"{name}.weight"].float()
+    loss = float(((before - after) @ inputs.T).square().sum() / (before @ inputs.T).square().sum())
+    assert next(layer.loss for layer in report.layers if layer.name == name) == pytest.approx(loss, rel=1e-3)

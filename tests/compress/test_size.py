@@ -76,7 +76,15 @@ def test_measured_bytes_are_those_of_the_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"PK" + data, lambda _: b""]
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: b"PK" + data,
+        lambda _: b"",
+        lambda data: data.replace(b"[3]", b"[4]"),
+        lambda data: data.replace(b"[0,12]", b"[4,12]"),
+    ],
 )
 def test_torn_files_are_named(tmp_path: Path, damage) -> None:
     path = tmp_path / "model.safetensors"

@@ -155,3 +155,12 @@ def test_a_factor_that_fails_under_a_sweep_has_the_unit_solved_again_with_more_d
     assert solved.reports["w"].dampening_frac == used.dampening_frac
     expected = solve_gptq(weight, used, GridSpec(4, 4, scale_dtype=torch.bfloat16))
     torch.testing.assert_close(solved.weights["w"].weight, expected.weight)
+
+
+def test_patterns_need_not_divide_the_block() -> None:
+    weight, hessian = problem(0, columns=24)
+    scheme = Scheme("sparsegpt", 4, 8, pattern=(3, 6), block_size=16)
+    solved = solve_unit({"w": weight}, hessian, scheme, torch.bfloat16).weights["w"]
+    assert solved.keep_mask is not None
+    assert torch.equal(solved.keep_mask.reshape(ROWS, 4, 6).sum(-1), torch.full((ROWS, 4), 3))
+    assert (solved.weight[~solved.keep_mask] == 0).all()
