@@ -184,6 +184,7 @@ def grid(
                 platform=target,
                 memory_gib=memory_gib,
                 on_progress=show_progress,
+                on_step=show_step,
             )
     except SchemesFailedError as error:
         failed = {out.name: str(failure) for out, failure in error.failures.items()}

@@ -89,6 +89,7 @@ def compress_models(
     memory_gib: float | None = None,
     hessians: HessianStore | None = None,
     on_progress: Progress | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
 ) -> list[CompressionReport]:
     """Compress the Hugging Face checkpoint in `model` into one folder a scheme, which vllm serve loads unchanged.
 
@@ -99,7 +100,8 @@ def compress_models(
     devices that torch sees, else the CPU.
     platform: where checkpoints will be served; default CUDA when this machine has it. memory_gib: host memory for
     activations, default half of what is free; what needs more goes to files. hessians: where those of a dense pass
-    are kept for the next one. on_progress(layers done, layers in all) after each layer.
+    are kept for the next one. on_progress(layers done, layers in all) after each layer; on_step(done, in all, loss)
+    after each step of a repair, on one device.
 
     Raises InputError before any work for what cannot be done, and OSError for a full disk; then nothing is left behind.
     Raises SchemesFailedError, once all others are made, when the numbers of some schemes admit no solution. A process
@@ -118,7 +120,9 @@ def compress_models(
         return compress_on_devices(devices, shares, model, outs, schemes, calibration, formats, **options)
     device = device and devices[0]
     if any(scheme.repair is not None for scheme in schemes):
-        return compress_and_repair(model, outs, schemes, calibration, formats, device=device, **options)
+        return compress_and_repair(
+            model, outs, schemes, calibration, formats, device=device, on_step=on_step, **options
+        )
     job = check_job(model, outs, schemes, calibration, formats=formats, device=device, platform=platform)
     memory_bytes = None if memory_gib is None else int(memory_gib * 2**30)
     with ThreadPoolExecutor() as pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -91,6 +91,8 @@ def compress_and_repair(
     schemes: Sequence[Scheme],
     calibration: Calibration | None,
     formats: Sequence[CheckpointFormat],
+    *,
+    on_step: Callable[[int, int, float], None] | None = None,
     **options: Any,
 ) -> list[CompressionReport]:
     """compress_models for schemes of which some have a repair: those are made beside their folders and repaired into
@@ -127,7 +129,9 @@ def compress_and_repair(
         teacher = model if repair.settings.kd_weight else None
         device = options.get("device")
         try:
-            distill_model(making.place, making.out, traces, repair.settings, teacher=teacher, device=device)
+            distill_model(
+                making.place, making.out, traces, repair.settings, teacher=teacher, device=device, on_step=on_step
+            )
         except NumericalError as error:
             failures[making.out] = error
         except (InputError, OSError):

@@ -56,9 +56,9 @@ class CompressJob:
 class CompressActor:
     """Runs in a process of its own with `compress.num_gpus` GPUs."""
 
-    def compress(self, jobs: Sequence[CompressJob]) -> None:
+    def compress(self, jobs: Sequence[CompressJob], slot: Slot | None = None) -> None:
         """Make the first job's checkpoint, waiting for whoever makes it already; in the same pass over the model, what
-        nobody makes of the others.
+        nobody makes of the others. slot: whose trial waits, and says how far this is.
 
         Raises what compress raises for the first; a failure of another is left to the trial that wants it.
         """
@@ -68,19 +68,23 @@ class CompressActor:
             free = [job for job in others if locks.enter_context(locked(job.lock, wait=False))]
             missing = [job for job in (own, *free) if not is_whole(job.out)]
             try:
-                _make(missing)
+                _make(missing, slot)
             except SchemesFailedError as error:
                 if own.out in error.failures:
                     raise error.failures[own.out] from None
             except InputError:
                 if missing == [own]:
                     raise
-                _make([own])
+                _make([own], slot)
 
 
-def _make(jobs: Sequence[CompressJob]) -> None:
+def _make(jobs: Sequence[CompressJob], slot: Slot | None) -> None:
     """In one order, whoever asks: a pass that was killed is gone on with by the same request alone."""
     from compress.pipeline import compress_models
+
+    def tell(what: str) -> None:
+        if slot is not None:
+            slot.report(TrialProgress(phase=what))
 
     if jobs := sorted(jobs, key=lambda job: job.out):
         compress_models(
@@ -91,6 +95,8 @@ def _make(jobs: Sequence[CompressJob]) -> None:
             formats=[job.format for job in jobs],
             platform=jobs[0].platform,
             hessians=jobs[0].hessians,
+            on_progress=lambda done, total: tell(f"compressing {done}/{total} layers"),
+            on_step=lambda done, total, loss: tell(f"repairing {done}/{total} steps"),
         )
 
 
@@ -108,7 +114,7 @@ def make_checkpoint(jobs: Sequence[CompressJob], slot: Slot, study: StudyConfig)
         end_engine(slot)
     with _actor(study.compress.num_gpus) as actor:
         try:
-            ray.get(actor.compress.remote([own, *_missing(others)]))
+            ray.get(actor.compress.remote([own, *_missing(others)], slot))
         except RayTaskError as error:
             raise CompressionFailed(f"{own.scheme.name}: {error.cause}") from error
         except RayActorError as error:

@@ -33,7 +33,7 @@ from sweep.compression import (
 )
 from sweep.config import ModelConfig, StudyConfig
 from sweep.errors import CompressionFailed
-from sweep.leases import Slot, lease, start_pool
+from sweep.leases import Slot, find_pool, lease, start_pool
 from sweep.results import load_checkpoint
 from sweep.space import grid
 from sweep.store import is_whole, locked
@@ -280,6 +280,7 @@ def test_the_actor_makes_the_checkpoint_and_its_siblings_and_is_gone(slot: Slot)
     name = "alpha/sparsegpt-s0.5"
     jobs = jobs_of(study, name)
     assert make_checkpoint(jobs, slot, study) == jobs[0].out
+    assert ray.get(find_pool("compressing").progress.remote())["trial"].phase == "compressing 1/1 layers"
     await_free_gpus()
     assert [is_whole(job.out) for job in jobs] == [True] * len(jobs)
     checkpoint = load_checkpoint(study, find(study, name))
