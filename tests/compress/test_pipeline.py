@@ -431,3 +431,4 @@ def test_a_kill_while_checkpoints_are_published_costs_no_layer(llama: Path, tmp_
     assert [report.layers for report in again] == [report.layers for report in whole]
     assert {path.name for path in (tmp_path / "grid").iterdir()} == {scheme.name for scheme in schemes}
     assert not list((tmp_path / "grid").glob("*/.*"))
+    assert {report.activations for report in again[num_published:]} == {None}  # no token passes
