@@ -68,7 +68,8 @@ def allocate_bits(units: Options, budget: int) -> dict[str, Width]:
 
 def allocate_uniformly(units: Options, budget: int) -> dict[str, Width]:
     """A control that knows no losses: units in their order, each with the width that keeps the bits spent so far
-    nearest below the budget's line, so that both of the neighbouring widths are spread evenly over the model.
+    nearest below the budget's line, so that both of the neighbouring widths are spread evenly over the model. What is
+    left over then widens units in their order, a step at a time.
     """
     check_reachable(units, budget)
     widest = {name: max(options.values(), key=_bits).num_bits for name, options in units.items()}
@@ -84,6 +85,16 @@ def allocate_uniformly(units: Options, budget: int) -> dict[str, Width]:
         by_bits = sorted(fitting or options, key=lambda width: options[width].num_bits)
         chosen[name] = by_bits[-1] if fitting else by_bits[0]
         spent += options[chosen[name]].num_bits
+    while spent < budget:
+        before = spent
+        for name, options in units.items():
+            now = options[chosen[name]].num_bits
+            wider = [width for width, option in options.items() if now < option.num_bits <= now + budget - spent]
+            if wider:
+                chosen[name] = min(wider, key=lambda width: options[width].num_bits)
+                spent += options[chosen[name]].num_bits - now
+        if spent == before:
+            break
     return chosen
 
 

@@ -91,6 +91,18 @@ def test_uniform_spreads_the_two_neighbouring_widths() -> None:
     assert all(abs(sum(widths[:end]) - 2.5 * end) <= 1 for end in range(1, 41))
 
 
+@pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.85])
+def test_uniform_leaves_no_step_unspent_that_fits(share: float) -> None:
+    units = model(2, 23)
+    least, most = (sum(pick(o.num_bits for o in options.values()) for options in units.values()) for pick in (min, max))
+    budget = least + int(share * (most - least))
+    chosen = allocate_uniformly(units, budget)
+    left = budget - spent(units, chosen)
+    for name, options in units.items():
+        now = options[chosen[name]].num_bits
+        assert all(option.num_bits > now + left for option in options.values() if option.num_bits > now)
+
+
 def test_random_widths_are_of_the_seed() -> None:
     units = model(1, 30)
     budget = 2 * sum(min(option.num_bits for option in options.values()) for options in units.values())
