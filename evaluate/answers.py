@@ -5,6 +5,7 @@ completion -> final_text (after the last </think>) -> boxes | cues | bold spans 
 Nothing here knows the reference: what is read never depends on what would be right.
 """
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -53,27 +54,54 @@ _HEADING = re.compile(r"^[\W_]{0,40}(?:the\s+)?(?:final\s+|correct\s+)?answer[\W
 _BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
+_FINAL_ANSWER = re.compile(
+    r"^[\W_]{0,40}(?:the\s+)?final answer\b|(?:^|[.!?]\s+)(?:so,?\s+)?(?:the\s+)?(?:final|correct(?:ed)?"
+    r"|right) answer\s*"
+    r"(?:is\b|:)",
+    re.I | re.M,
+)
 _PLACEHOLDER = re.compile(r"^\W*(?:(?:(?:your|my|the|final)\s+)*answer(?:\s+here)?|\\[lc]?dots)?\W*$", re.I)
 _BETWEEN_CANDIDATES = re.compile(r"^[\s$.,*]*(?:or|and|,|/)[\s$,*]*(?:maybe|possibly|perhaps|also)?[\s$,*]*$", re.I)
-_REJECTED_BEFORE = re.compile(r"\b(?:not|isn't|rather than|instead of)\s*[\s$*(\\]*$", re.I)
+_REJECTED_BEFORE = re.compile(
+    r"(?:\b(?:not|cannot|rather than|instead of|as opposed to|rul(?:e|ed|es|ing) out"
+    r"|(?:first|previously|initially|originally|earlier),? (?:i )?(?:claimed|thought|said|wrote|got|had|found"
+    r"|gave))|n't)"
+    r"(?: (?:be|it was|it is))?\s*[\s$*(\\]*$",
+    re.I,
+)
 _REJECTED_AFTER = re.compile(
-    r"^[\s$*)\\\]]*(?:\?|,?\s*(?:(?:but|and|which|that|this|it)\s+)*(?:(?:is|was|seems|looks)\s+(?:\w+ly\s+)?"
-    r"(?:wrong|incorrect|invalid|impossible|not\b(?! (?:only|just)))|(?:would )?(?:violates?|contradicts?|fails?)\b"
-    r"|(?:does|can|would)(?: not|n't)\b))",
+    r"^[\s$*)\\\]]*(?:\?|,?\s*(?:(?:but|and|which|that|this|it)\s+)*(?:(?:is|was|would be|seems|looks)\s+(?:\w+ly\s+)?"
+    r"(?:wrong|incorrect|invalid|impossible|my (?:first|initial|earlier|original)|not\b(?! (?:only|just)))"
+    r"|(?:would )?(?:violates?|contradicts?|fails?)\b|(?:does|can|would)(?: not|n't)\b))",
     re.I,
 )
 _NAMED_AFTER = re.compile(r"^[\s$*)\\\]]*is (?:therefore )?(?:the|our|my) (?:final |correct |right )*answer\b", re.I)
-_HYPOTHETICAL = re.compile(
-    r"\b(?:if|had|were)\b[^.\n]{0,120}\bwould (?:be|have been|become|give|equal)\s*[\s$*(\\]*$", re.I
+_WOULD_BE = re.compile(r"\bwould (?:be|have been|become|give|equal)\s*:?[\s$*(\\]*$", re.I)
+_COUNTERFACTUAL = re.compile(
+    r"\bif\b(?! i\b)[^.\n]{0,80}?\b(?:\w+ed|was|were|had|did)(?:n't)?\b|\bhad\b(?! to\b)|\bwere(?:n't)?\b", re.I
 )
+_UNMEANT = re.compile(r"\b(?:wrong|incorrect|mistaken|naive|tempting|first|initial|earlier|previous)\s+$", re.I)
+_OTHER_CASE = re.compile(
+    r"\b(?:to|for|of|in)\s+(?:an?|the|any)\s+(?:smaller|simpler|easier|different|other|similar|analogous|related)\b",
+    re.I,
+)
+_PIECE = r"(?:[^.,;!?()\n]|[.,](?=\d)|\.(?=\s?[a-z]))"  # of a clause
+_NOT_BUT = re.compile(  # "isn't X; it's Y", "not X but Y"
+    r"(?P<is>\b(?:is|was|are|were)|\w's|^|(?<=[.!?:]\s))(?:n't|(?:^|\s?\b)not)\s+(?!(?:only|just|merely|simply)\b)"
+    rf"{_PIECE}{{1,60}}?(?:(?:,{_PIECE}{{1,40}})?,?\s+but\s+(?:rather\s+)?(?:(?:it|that)(?:'s| is| was)\s+)?"
+    r"|[.,;]\s+(?:(?:but|rather,?|instead,?)\s+)?(?:it|that)(?:'s| is| was)\s+)(?!(?:not|also|never)\b)",
+    re.I | re.M,
+)
+_BUT_NOT = re.compile(rf",\s+(?:and\s+)?not\s+{_PIECE}{{1,40}}(?=[.;!?\n]|\Z)|\s+\(not\s[^()\n]{{1,40}}\)", re.I)
 _CORRECTION = re.compile(
     r"\b(?:wait|actually|correction|sorry|oops|scratch that|my mistake|on (?:second thoughts?|reflection)"
-    r"|let me correct)\b"
+    r"|let me correct|hold on|edit(?=:)|let me re-?(?:check|compute|calculate|count|consider|do))\b"
     r"|(?:^|[.!?]\s+)no\b(?=[,.: ])",
     re.I | re.M,
 )
 _CORRECTING = re.compile(
-    r"^(?:(?:no|so|then|but|hmm|i think|that(?:'s| is| was) (?:\w+ )?(?:wrong|incorrect|not right|a mistake)"
+    r"^(?:(?:no|so|then|therefore|thus|hence|but|hmm|i (?:think|meant)|that(?:'s| is| was) (?:\w+ )?(?:wrong"
+    r"|incorrect|not right|a mistake)"
     r"|i (?:made|was|got|mis)[^.\n]{0,40}[.:]|(?:it|this|that)(?:'s| is| was| should be| must be| has to be)|should be"
     r"|make (?:that|it)|the (?:\w+ )?(?:answer|one|option|label) (?:is|should be))\b[\s,.:;-]*)+",
     re.I,
@@ -150,6 +178,13 @@ def find_boxes(text: str) -> list[Span]:
     return boxes
 
 
+def listed_boxes(text: str) -> str:
+    r"""Returns the list that boxes joined by "and" or commas are, "1,-2" of "\boxed{1} and \boxed{-2}"; else ""."""
+    meant = _committed(text, _PLACEHOLDER)
+    gaps = [text[one.end : other.start] for one, other in itertools.pairwise(meant)]
+    return "" if any(re.search(r"\bor\b|/", gap) for gap in gaps) else ",".join(box.text for box in meant)
+
+
 def committed_boxes(text: str, placeholder: re.Pattern[str] = _PLACEHOLDER) -> list[str]:
     r"""Returns the content of the last box that is meant: one, none, or several that "or" or a comma joins.
 
@@ -157,27 +192,59 @@ def committed_boxes(text: str, placeholder: re.Pattern[str] = _PLACEHOLDER) -> l
     or after ("\boxed{4} is wrong"), and that are asked about ("\boxed{4}?"); where others are left, also those of
     another question ("if order mattered, it would be \boxed{4}").
     """
+    return [box.text for box in _committed(text, placeholder)]
+
+
+def _committed(text: str, placeholder: re.Pattern[str]) -> list[Span]:
     kept = [
         box
         for box in find_boxes(text)
         if not placeholder.match(detex(box.text))
-        and not _REJECTED_BEFORE.search(text[max(0, box.start - 40) : box.start])
+        and not is_rejected_before(text, box.start)
         and not _REJECTED_AFTER.match(text[box.end :])
     ]
-    kept = [b for b in kept if not _HYPOTHETICAL.search(text[max(0, b.start - 200) : b.start])] or kept
+    kept = [b for b in kept if not _is_hypothetical(text, b.start)] or kept
     kept = [b for b in kept if _NAMED_AFTER.match(text[b.end : b.end + 80])] or kept
     meant = kept[-1:]
     for box in reversed(kept[:-1]):
         if not _BETWEEN_CANDIDATES.match(text[box.end : meant[0].start]):
             break
         meant.insert(0, box)
-    return [box.text for box in meant]
+    return meant
+
+
+def _is_hypothetical(text: str, position: int) -> bool:
+    """Whether the answer at a position is one to another question: "if order mattered, it would be 4"."""
+    before, after = text[max(0, position - 200) : position], text[position : position + 100]
+    sentence = re.split(r"[.;\n]", before)[-1] + re.split(r"[.;\n]", after)[0]
+    return bool(_WOULD_BE.search(before) and _COUNTERFACTUAL.search(sentence))
+
+
+def is_rejected_before(text: str, position: int) -> bool:
+    """Whether what stands at a position is taken back by the words before it: "not 4", "it can't be 4"."""
+    return bool(_REJECTED_BEFORE.search(text[max(0, position - 40) : position]))
+
+
+def without_denied(text: str) -> str:
+    """The text without what it denies beside what it says: "isn't X; it's Y", "not X but Y", "Y, not X" are Y."""
+    return _BUT_NOT.sub("", _NOT_BUT.sub(r"\g<is> ", text))
 
 
 def after_correction(text: str) -> str:
-    """Returns what a text says once it has taken itself back ("Wait, that's wrong. It's 33."): "33."; "" if never."""
-    ends = [m.end() for m in _CORRECTION.finditer(text)]
-    return _CORRECTING.sub("", plain(text[ends[-1] :]).strip(" ,.:;!-\n")) if ends else ""
+    """Returns what a text says once it has taken itself back ("Wait, that's wrong. It's 33."): "33."; "" if never.
+
+    A final answer that is named after the last box takes the box back.
+    """
+    starts = [m.end() for m in _CORRECTION.finditer(text)]
+    boxed = [box.end for box in find_boxes(text)[-1:]]
+    starts += [m.start() for end in boxed for m in _FINAL_ANSWER.finditer(text, end)]
+    return _CORRECTING.sub("", plain(text[max(starts) :]).strip(" ,.:;!-\n")) if starts else ""
+
+
+def corrected_sentences(rest: str) -> list[str]:
+    """The first and the last sentence after a correction, without what leads to the answer: "so it must be"."""
+    said = sentences(rest)
+    return [_CORRECTING.sub("", s) for s in dict.fromkeys((*said[:1], *said[-1:]))]
 
 
 def _closing_brace(text: str, start: int) -> int:
@@ -234,7 +301,8 @@ def plain(text: str) -> str:
 def after_cues(text: str, nouns: str = "answer") -> list[str]:
     """Returns what follows each "the answer is", "Answer:" (or another of `nouns`, a regex), in order.
 
-    Each piece starts at the first word after the marker and ends before the next marker or empty line.
+    Each piece starts at the first word after the marker and ends before the next marker or empty line. Left aside are
+    wrong answers ("a common wrong answer is"), those to a simpler case and to a question that is only supposed.
     """
     cue = re.compile(
         rf"(?:\b{_ADJECTIVE}(?:{nouns}|final (?:result|value))[\"']?(?:\s+(?:to|for|of|in)\s"
@@ -244,9 +312,15 @@ def after_cues(text: str, nouns: str = "answer") -> list[str]:
         re.I,
     )
     text = plain(_HEADING.sub("Answer:", text))
-    starts = [m.end() for m in cue.finditer(text)]
-    ends = [*(m.start() for m in cue.finditer(text)), len(text)][1:]
-    pieces = [re.split(r"\n\s*\n", text[s:e].lstrip())[0] for s, e in zip(starts, ends, strict=True)]
+    found = list(cue.finditer(text))
+    ends = [*(m.start() for m in found), len(text)][1:]
+    pieces = [
+        re.split(r"\n\s*\n", text[m.end() : end].lstrip())[0]
+        for m, end in zip(found, ends, strict=True)
+        if not _UNMEANT.search(text[max(0, m.start() - 20) : m.start()])
+        and not _OTHER_CASE.search(m[0])
+        and not _is_hypothetical(text, m.end())
+    ]
     return [p.strip() for p in pieces if p.strip()]
 
 

@@ -19,7 +19,7 @@ from evaluate.spans import best_f1
 
 __all__ = ["GRADER_VERSION", "AnswerType", "grade", "invalid_reference"]
 
-GRADER_VERSION = "3"  # raised whenever a stored answer could be graded differently
+GRADER_VERSION = "4"  # raised whenever a stored answer could be graded differently
 
 _TRUNCATED = frozenset({"length", "max_tokens", "max_length", "model_length"})
 _BROKEN_OFF = frozenset({"abort", "aborted", "cancelled", "error", "content_filter"})

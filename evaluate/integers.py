@@ -12,20 +12,30 @@ from evaluate.answers import (
     after_correction,
     after_cues,
     committed_boxes,
+    corrected_sentences,
     detex,
     find_bold,
     find_boxes,
+    is_rejected_before,
     plain,
     sentences,
+    without_denied,
 )
 
 _LONGEST = 1000  # characters of a text that can be one number; longer ones are loops
 _MOST_DIGITS = 4000  # Python converts no longer ones
 _NUMBER = r"[+-]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-_SCALE = r"(?!(?:or|and|to|hundred|thousand|million|billion|dozen|choose|mod|times|over|plus|minus)\b)"
+SCALE = r"(?:hundred|thousand|million|billion|dozen|squared|cubed|factorial)\b"  # what makes it another number
+_OPERATOR = rf"(?:{SCALE}|(?:choose|mod|times|over|plus|minus|divided|multiplied|(?:more|less) than)\b)"
+_SCALE = rf"(?!(?:or|and|to)\b|{_OPERATOR})"
 _WORDS = rf"{_SCALE}[A-Za-z]+\.?(?:\s+{_SCALE}[A-Za-z]+\.?){{0,2}}"
+_UNIT_WORD = (  # one that can stand between a number and a second one that belongs to it
+    r"(?:(?!(?:because|since|for|by|from|as|see|that|with|using|in|of|at|on|if|when|where|which|or|and|to|is)\b)"
+    r"[A-Za-z%°]+\.?)"
+)
 _UNIT = (
-    rf"(?:\s*[%°])?(?:(?:\s+|(?=[A-Za-z]{{2}})){_WORDS}(?:\s?/\s?[A-Za-z]+)?(?:\s*(?:\^\s*\{{?\s*[23]\s*\}}?|[²³]))?)?"
+    rf"(?:\s*[%°])?(?:(?:\s+|(?=[A-Za-z]{{2}})){_WORDS}(?:\s?/\s?[A-Za-z]+)?(?:\s*(?:\^\s*\{{?\s*[23]\s*\}}?|[²³]))?"
+    r"|\s?/\s?[A-Za-z]{2,})?"
 )
 _QUANTITY = re.compile(rf"^(?:USD|US\$|[$€£])?\s*({_NUMBER}){_UNIT}$")
 _DEGREE = re.compile(r"\^?\s*\{?\s*\\(?:circ|degrees?)(?![A-Za-z])\s*\}?")
@@ -33,26 +43,27 @@ _MODULUS = re.compile(r"\s*(?:\\pmod\s*\{?\s*\d+\s*\}?|\(?\s*(?:\\b?mod|mod)\s*\
 _CHOICE = re.compile(r"^\(?[A-E]\)\s*(?=[+-]?\d)")
 _ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}\s*$")
 _LEADING = re.compile(
-    rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\²³⁴]|!\S|[A-Za-z](?![A-Za-z])|\.\d|,\d)(?!\s*(?:[+*/^=×·<>]|-\s*(?:\d|\\"
-    r"|[A-Za-z]\b)|(?:hundred|thousand|million|billion|dozen)\b|\d+\s*/\s*\d))"
+    rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\²³⁴¼½¾⅓⅔]|!\S|[A-Za-z](?![A-Za-z])|[.:,]\d)"
+    rf"(?!\s*(?:[+*/^=×·±<>]|-\s*(?:\d|\\|[A-Za-z]\b)|{_OPERATOR}|(?:%|percent)\s*of\b|x\s*\d|\d+\s*/\s*\d"
+    r"|\\(?:choose|pm|times|cdot|div|over|bmod)\b))"
 )
-_FILLER = re.compile(
-    r"^(?:(?:therefore|thus|simply|just|exactly|indeed|clearly|then|equal to|equals"
-    r"|the (?:number|integer|value)(?: of)?|:|=)\s*)+",
-    re.I,
+FILLER = (  # what may stand between "the answer is" and the answer
+    r"(?:(?:therefore|thus|simply|just|exactly|indeed|clearly|then|equal to|equals"
+    r"|the (?:number|integer|value)(?: of)?|:|=)\s*)"
 )
+_FILLER = re.compile(rf"^{FILLER}+", re.I)
 _HEDGE = re.compile(
-    r"^[^.\n]{0,20}?\b(?:or|and|to|plus|minus|times)\s+(?:maybe\s+|possibly\s+)?[$\\({]*[+-]?\d"
-    r"|^\s*,\s*[$\\({]*\d|^\s+or so\b|^[\s;,]*alternatively\b",
+    rf"^(?:[\s,($]*(?:{_UNIT_WORD}[\s,($]+){{0,2}}?or|\s*\$?\s*(?:{_UNIT_WORD}\s+){{0,2}}?(?:and|to|plus|minus|times))"
+    r"\s+(?:maybe\s+|possibly\s+)?[$\\({]*[+-]?\d"
+    rf"|^\s*{_UNIT_WORD},?\s+(?:and\s+)?\d|^\s*,\s*[$\\({{]*\d|^\s+or so\b|^[\s;,]*alternatively\b"
+    r"|^(?:\s*[A-Za-z]+)?\s+and (?:a|one|two|three)[ -](?:half|quarters?|thirds?)\b",
     re.I,
 )
-_NOT_BUT = re.compile(r"^not\b[^.\n]*?(?:,\s*(?:but\s+)?it(?:'s| is)|\bbut)\s+(?:rather\s+)?", re.I)
 _PLACEHOLDER = re.compile(
     r"^\W*(?:(?:your|my|the|final|an?|integer|numeric(?:al)?)\s+)*(?:answer(?: here)?|number|integer|result|value"
     r"|[nxNX]|X+|A+|\\[lc]?dots)?\W*$",
     re.I,
 )
-_FINAL_ANSWER = re.compile(r"^[\W_]{0,40}(?:the\s+)?final answer\b", re.I | re.M)
 _DISPLAYED = re.compile(r"\s*(?:\\\[|\$\$)\s*([^$\n]{0,300}?)\s*(?:\\\]|\$\$)")
 _HASHES = re.compile(r"####\s*[$€£]?\s*(.+?)\s*$", re.M)
 _IS_THE_ANSWER = re.compile(
@@ -61,13 +72,15 @@ _IS_THE_ANSWER = re.compile(
     re.I,
 )
 _STATEMENT = re.compile(
-    rf"^(?:the|this|that)\b[^\d?]*\b(?:is|are|was|were|equals)\s+(?:exactly\s+|equal to\s+)?({_NUMBER})"
+    rf"^(?:(?:the (?:sum|total|remainder)\b[^?]*|(?:the|this|that|it)\b[^\d?]*)\b(?:is|are|was|were|equals)|it's)"
+    rf"\s+(?:(?:exactly|equal to|therefore|thus|then|simply|just|[$€£])\s*)*({_NUMBER})"
     rf"(?:\s+{_SCALE}[A-Za-z]+)?[.!]?$",
     re.I,
 )
 _CONCLUSION = re.compile(
     rf"^(?:therefore|thus|hence|so|consequently|finally|in conclusion|in total|altogether)\b.*?"
-    rf"(?:=|\bis|\bare|\bequals|\bget|\bhave|\btotal of)\s*(?:exactly\s+)?({_NUMBER})\s*(?:[A-Za-z][A-Za-z ]*)?\.?$",
+    rf"(?:=|\bis|\bare|\bequals|\bget|\bhave|\btotal of)\s*(?:(?:exactly|therefore|thus|simply|just)\s+)*({_NUMBER})"
+    r"\s*(?:[A-Za-z][A-Za-z ]*)?\.?$",
     re.I,
 )
 
@@ -89,7 +102,7 @@ def parse_integer(text: str) -> str | None:
         sides = [v for v in (parse_integer(side) for side in text.split("=")) if v is not None]
         return sides[-1] if sides else None
     text = re.sub(r"(?<=\d) (?=\d{3}\b)", "", text).strip()
-    match = _QUANTITY.match(text[1:-1] if re.match(r"\(.*\)$|\[.*\]$|<.*>$", text) else text)
+    match = _QUANTITY.match(text[1:-1].strip() if re.match(r"\(.*\)$|\[.*\]$|<.*>$", text) else text)
     return _canonical(match[1]) if match else None
 
 
@@ -104,12 +117,14 @@ def _canonical(number: str) -> str:
 
 def read_integer(text: str) -> Reading:
     """Reads the committed integer out of a completion's final text."""
+    text = without_denied(text)
     if rest := after_correction(text):
         marked = _read_boxes(rest) or _read_rule("cue", _read_cues(rest))
         if marked and marked.answer is not None:
             return marked
-        if (value := parse_integer((sentences(rest) or [""])[0])) is not None:
-            return Reading(value, "corrected")
+        values = [v for s in corrected_sentences(rest) if (v := parse_integer(s)) is not None]
+        if values:
+            return Reading(values[0], "corrected")
     if boxed := _read_boxes(text):
         return boxed
     for rule, reader in (
@@ -126,9 +141,10 @@ def read_integer(text: str) -> Reading:
 
 
 def last_number(text: str) -> str | None:
-    """Returns the last number that a text mentions, committed to or not; no reader takes it, a lenient one may."""
-    found = re.findall(rf"(?<![\w.]){_NUMBER}(?!\w)", detex(plain(text)))
-    return _canonical(found[-1]) if found else None
+    """Returns the last number that a text mentions, committed to or not, None where it is denied; a lenient rule."""
+    text = detex(plain(text))
+    found = list(re.finditer(rf"(?<![\w.]){_NUMBER}(?!\w)", text))
+    return _canonical(found[-1][0]) if found and not is_rejected_before(text, found[-1].start()) else None
 
 
 def _read_rule(rule: str, value: str | None) -> Reading | None:
@@ -141,8 +157,7 @@ def _read_boxes(text: str) -> Reading | None:
     if not boxes:
         return None
     values = [parse_integer(b) or _read_cues(detex(b)) for b in boxes]
-    rest = text[find_boxes(text)[-1].end :]
-    if (set(values) == {None} or _FINAL_ANSWER.search(rest)) and (value := _read_cues(rest)):
+    if set(values) == {None} and (value := _read_cues(text[find_boxes(text)[-1].end :])):
         return Reading(value, "cue")
     if len(set(values)) > 1:
         return Reading(None, "hedged")
@@ -155,7 +170,7 @@ def _read_cues(text: str) -> str | None:
     if hashes:
         return hashes[-1]
     for piece in reversed(after_cues(text)):
-        sentence = _NOT_BUT.sub("", _FILLER.sub("", sentences(piece)[0] if sentences(piece) else ""))
+        sentence = _FILLER.sub("", (sentences(piece) or [""])[0])
         sentence = re.sub(r"(?<=\d)!$", "", re.split(r",\s+where\b", sentence)[0])
         if (value := parse_integer(sentence)) is not None:
             return value

@@ -2,7 +2,7 @@
 
 _ADVERB = r"(?:(?:\w+ly|so|then|also|thus|hence|indeed|in fact)\s+)?"
 _ABLE = (
-    r"(?:determin|conclud|infer|prov|establish|verif|decid|deduc|confirm|evaluat|assess|ascertain|deriv"
+    r"(?:determin|conclud|infer|prov|show|establish|verif|decid|deduc|confirm|evaluat|assess|ascertain|deriv"
     r"|refut|disprov)\w*"
 )
 _CANNOT = (
@@ -14,6 +14,9 @@ CLAIM = r"\b(?:conclusion|statement|claim|hypothesis|assertion|proposition|argum
 _THE_CLAIM = rf"(?:it|(?:the|this|that) {CLAIM})"
 _NEGATION = r"(?:negation|opposite|contrary)\b(?: of [^.;,\n]{0,200}?)?,? (?:is|must be|follows|holds)\b"
 _NEVER = r"(?:not|never|(?:cannot|can't|can not|could not) be)"
+_PROVEN = r"(?:(?:proven|provably|shown to be) )?"
+_IT_IS = r"(?:(?:it|is|it's)(?: |(?=n't)))*"
+_DO_NOT = r"(?:do(?:es)? not|don't|doesn't)"
 _MIGHT = r"(?:could|may|might|can)(?: or (?:could|may|might) not)?(?: (?:still|well|also|in fact|(?!only)\w+ly))*"
 
 # In order of precedence: a longer phrase takes its words away from the shorter ones below it.
@@ -23,25 +26,39 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
     (
         r"neither\s+(?:\w+\s+){0,2}?(?:true|false|prove[nds]?|provable|confirm(?:ed)?|verif(?:y|ied)|support(?:ed)?"
         r"|entail(?:ed)?|impl(?:y|ied)|establish(?:ed)?|follows?|contradict(?:s|ed)?|refuted?|disprove[nds]?)"
-        r"(?:\s+(?:from|by)(?:\s+the\s+(?:\w+\s+)?premises)?)?,?\s+nor\s+"
+        rf"(?:\s+(?:from|by)(?:\s+the\s+(?:\w+\s+)?premises)?|\s+(?:the|this)\s+{CLAIM})?,?\s+nor\s+"
         r"(?:(?:is|are|does|do|has been)\s+)?(?:\w+ly\s+)?\w+"
         rf"(?:\s+(?:by\s+the\s+(?:\w+\s+)?premises|(?:the|this)\s+{CLAIM}))?",
         "Uncertain",
     ),
     (r"(?:true|false|uncertain|unknown) (?:is|would be) (?:wrong|incorrect|not (?:right|correct))", None),
-    (r"not true,? (?:and|nor|or|but) (?:not )?false|not false,? (?:and|nor|or|but) (?:not )?true", "Uncertain"),
+    *(
+        (
+            rf"(?:not|isn't) {_PROVEN}{one},? (?:but {_IT_IS}(?:not|isn't) |(?:and|nor|or) {_IT_IS}(?:not |isn't )?)"
+            rf"{_PROVEN}{other}",
+            "Uncertain",
+        )
+        for one, other in (("true", "false"), ("false", "true"))
+    ),
     (
         rf"neither (?:the|this) {CLAIM} nor its (?:negation|opposite|contrary)\b{_REST}"
         rf"|both (?:the|this) {CLAIM} and its (?:negation|opposite|contrary)\b{_REST}"
         r"|(?:support|confirm|prov|entail|establish)\w*,? n?or (?:contradict|den(?:y|ie)|refut|disprov|disconfirm)\w*"
         rf"(?: (?:by the (?:\w+ )?premises|(?:the|this) {CLAIM}))?"
-        rf"|(?:no conclusion|nothing)(?: \w+)? (?:can|could) be (?:drawn|said|concluded|inferred|deduced"
+        rf"|(?:no (?:\w+ )?conclusion|nothing)(?: \w+)? (?:can|could) be (?:drawn|said|concluded|inferred|deduced"
         r"|determined|known)"
-        rf"\b{_REST}|nothing is (?:known|said|stated|given)\b{_REST}|no way of (?:know|tell|determin|say)ing\b{_REST}"
+        rf"\b{_REST}|nothing is (?:known|said|stated|given)\b{_REST}"
+        rf"|says? nothing\b{_REST}|nothing\b[^.;,\n]{{0,60}} follows\b{_REST}|both true and false\b{_REST}"
+        rf"|(?:nobody|no one) (?:knows|can (?:know|say|tell))\b{_REST}|consistent with both\b{_REST}"
+        rf"|no way of (?:know|tell|determin|say)ing\b{_REST}"
         r"|lack(?:s|ing)? (?:the )?(?:information|evidence)|non[ -]sequitur|could go either way"
         rf"|(?:true|false) in some\b{_REST}|leaves? (?:it|this|that|the question) open|{_CANNOT} be answered\b{_REST}"
-        rf"|(?:do(?:es)? not|don't|doesn't) (?:allow|let|permit|enable) (?:us|one|me)\b{_REST}"
-        r"|(?:do(?:es)? not|don't|doesn't) (?:give|provide)(?: us)? an? (?:definite|definitive|clear|conclusive) answer"
+        rf"|{_DO_NOT} (?:mention|(?:say|tell)(?: us)? anything)\b{_REST}"
+        rf"|{_DO_NOT} (?:{_ABLE}|make|render|entail|imply|guarantee) (?:(?:the|this|its?) (?:truth|{CLAIM})"
+        rf"|it)\b{_REST}"
+        rf"|(?:insufficient|(?:not|n't) (?:enough|sufficient)) to (?:{_ABLE}|say|tell|know|answer)\b{_REST}"
+        rf"|{_DO_NOT} (?:allow|let|permit|enable) (?:us|one|me)\b{_REST}"
+        rf"|{_DO_NOT} (?:give|provide)(?: us)? an? (?:definite|definitive|clear|conclusive) answer"
         rf"|not something (?:we|one|that) can (?:be )?{_ABLE}"
         rf"|(?:more|additional|further) information (?:is|would be) (?:needed|required|necessary)\b{_REST}",
         "Uncertain",
@@ -49,30 +66,42 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
     (rf"would (?:\w+ )?(?:be|have been) (?:\w+ly )?(?:true|false) (?:only )?(?:if|when|had)\b{_REST}", None),
     (r"(?:anything but|far from|not at all|by no means|hardly) (?:certain|clear|guaranteed|proven)", "Uncertain"),
     (r"(?:anything but|far from|not at all|by no means) (?:true|correct)", "False"),
-    (rf"{_MIGHT} be (?:either\b|(?:true|false))(?: (?:true|false))?(?: or (?:true|false))?", "Uncertain"),
+    (
+        rf"{_MIGHT} be (?:either\b|(?:true|false))(?: (?:true|false))?(?: or (?:true|false)"
+        rf"| in (?:some|one|certain)\b{_REST})?",
+        "Uncertain",
+    ),
     (r"possibly (?:true|false)", "Uncertain"),
+    (
+        r"(?:entail|impl(?:y|ie)|prove|guarantee|establishe?|yield)s? (?:that )?(?:the|its) (?:negation|opposite"
+        r"|contrary)"
+        rf"\b(?: of (?:the|this) {CLAIM})?(?! (?:is|must be|holds) (?:\w+ )?false)",
+        "False",
+    ),
     (rf"{_NEGATION} (?:\w+ )?false", "True"),
     (rf"{_NEGATION}(?: (?:\w+ )?true| from)?", "False"),
     (rf"(?:not|never) (?:the case|true|correct) that {_THE_CLAIM} (?:\w+ly )?follows\b{_REST}", "Uncertain"),
     (rf"{_NEVER} (?:the case|true|correct) that {_THE_CLAIM}{_REST}\b(?:false|untrue)", "True"),
+    (rf"{_NEVER} (?:the case|true|correct) that {_THE_CLAIM}{_REST}\b(?:uncertain|unknown)", None),
     (rf"{_NEVER} (?:the case|true|correct) that {_THE_CLAIM}{_REST}", "False"),
     (r"not (?:merely|just|simply|only) (?:uncertain|unknown)|not (?:merely|just|simply) (?:true|false)", None),
     (r"not only(?= true| false)", None),
-    (rf"(?:wrong|incorrect|a mistake|premature) to (?:say|call|conclude|claim|assume|state)\b{_REST}", None),
+    (rf"(?:wrong|incorrect|false|a mistake|premature) to (?:say|call|conclude|claim|assume|state)\b{_REST}", None),
     (
         rf"(?:nothing|no(?:ne of the)? (?:\w+ )?premises?)\b[^.;,\n]{{0,60}}?\b(?:tells?|says?|states?|lets?|allows?"
-        rf"|mentions?|indicates?|specif(?:y|ies)|establish(?:es)?|determines?|implies|imply|addresses)\b{_REST}"
+        rf"|mentions?|indicates?|specif(?:y|ies)|establish(?:es)?|determines?|decides?|settles?|implies|imply"
+        rf"|addresses)\b{_REST}(?:,? (?:and|nor) none\b{_REST})?"
         r"|premises? (?:is|are|remains?) silent|remains? (?:an )?open\b(?: question)?",
         "Uncertain",
     ),
     (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?true|no way (?:that )?{_THE_CLAIM} (?:is|can be) true", "False"),
     (rf"impossible for {_THE_CLAIM} to be (?:\w+ )?false", "True"),
     (
-        rf"(?:do(?:es)? not|don't|doesn't) (?:tell|say|specify|state|indicate|establish|show|settle)(?: us)?"
+        rf"{_DO_NOT} (?:tell|say|specify|state|indicate|establish|show|settle)(?: us)?"
         rf" (?:whether|if)\b{_REST}",
         "Uncertain",
     ),
-    (rf"(?:truth|{CLAIM})[^.;,\n]{{0,40}} depends on\b{_REST}", "Uncertain"),
+    (rf"(?:(?:truth|{CLAIM})[^.;,\n]{{0,40}}|it) depends on\b{_REST}", "Uncertain"),
     (
         rf"{_CANNOT}\s+(?:be\s+)?{_ADVERB}(?:{_ABLE}|sa(?:y|id)|tell|told|know|known)\b"
         rf"(?:\s+{_ADVERB}(?:to be\s+|as\s+)?"
@@ -94,6 +123,8 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
         rf" (?:whether|if)\b{_REST}",
         None,
     ),
+    (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that {_THE_CLAIM} is (?:\w+ly )?false", "True"),
+    (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that {_THE_CLAIM} is (?:uncertain|unknown)", None),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that\b{_REST}", "False"),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?true that\b{_REST}", "True"),
     (rf"not the case that\b{_REST}\btrue", "False"),
@@ -137,7 +168,8 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
     (
         r"false|untrue|(?:is|are|be) (?:incorrect|inaccurate)"
         r"|(?:contradict(?:s|ed by)|conflicts? with|violates?|at odds with|goes against) (?:the (?:\w+ )?)?premises?"
-        rf"|(?:contradict|refute|disprove|negate|rule out)s? (?:the|this) {CLAIM}|refuted|disprove[nd]"
+        rf"|(?:contradict|refute|disprove|negate|rule out)s? (?:(?:the|this) {CLAIM}|(?:it|this|that)(?=\W*$))"
+        rf"|refuted|disprove[nd]"
         rf"|inconsistent with|{CLAIM} (?:is|leads to) a contradiction|{CLAIM} is (?:\w+ly )?contradicted"
         rf"|{CLAIM} (?:is|must be) (?:\w+ly )?(?:wrong|impossible)",
         "False",
@@ -145,7 +177,7 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
     (r"(?:does not|doesn't|fails to|cannot|can't) hold(?: true)?", "False"),
     (
         r"true|(?:conclusion|statement|claim) (?:\w+ly )?holds|(?:is|are|be) correct|follows? (?:\w+ )?from"
-        rf"|premises (?:\w+ly )?(?:entail|imply|guarantee|prove) (?:the|this) {CLAIM}|consequence of"
+        rf"|premises (?:(?:\w+ly|together|all) )?(?:entail|imply|guarantee|prove) (?:the|this) {CLAIM}|consequence of"
         r"|(?:is|are) derivable"
         r"|can be (?:\w+ly )?(?:derived|inferred|deduced|prove[nd]|concluded) from"
         rf"|{CLAIM} (?:\w+ly )?(?:follows|does (?:\w+ly )?follow)(?! (?:if|only))"

@@ -7,15 +7,25 @@ determined" is Uncertain, "not true" is False, "not necessarily true" is Uncerta
 
 import re
 
-from evaluate.answers import Reading, after_correction, after_cues, committed_boxes, detex, find_bold, plain, sentences
+from evaluate.answers import (
+    Reading,
+    after_correction,
+    after_cues,
+    committed_boxes,
+    corrected_sentences,
+    detex,
+    find_bold,
+    plain,
+    sentences,
+)
 from evaluate.label_phrases import CLAIM, PHRASES
 
 LABELS = ("True", "False", "Uncertain")
 _NOUNS = r"answer|label|verdict|truth[ -]value|classification|judge?ment"
 _EVENT = re.compile("|".join(rf"(?P<p{i}>\b(?:{p})\b)" for i, (p, _) in enumerate(PHRASES)), re.I)
 _REASON = re.compile(
-    r",?\s+\b(?:because|since|given that|as (?:the|we|it|there|he|she|they|no)|due to|for the reason|(?:even )?though"
-    r"|although|while|whereas|despite)\b",
+    r",?\s+\b(?:because|since|given that|as (?:the|we|it|there|he|she|they|no)|due to|for the reason|even if"
+    r"|(?:even )?though|although|while|whereas|despite|rather than|instead of|as opposed to|regardless of|no matter)\b",
     re.I,
 )
 _QUOTED = re.compile(r"\"[^\"\s]+\s[^\"]+\"|(?<!\w)'[^'\s]+\s[^']+'(?!\w)")
@@ -23,19 +33,25 @@ _JOINED = re.compile(r"^\W*(?:or|/|\|)\W*(?:it is |possibly |maybe )?$|^\s*(?:,|
 _CONTRAST = re.compile(r"^\W*(?:and|but)?\W*$", re.I)
 _SUPPOSED = re.compile(
     r"^\W*(?:if|suppose|assum\w+|for the (?:conclusion|statement) to be|in case)\b(?!.*\b(?:so|then) the\b)"
-    r"|^\W*(?:(?:the|all|both|these|those)\s+)*(?:premises?|facts?)\b(?!.*\b(?:conclusion|statement|so|therefore|whether|open|silent|answer|information)\b|.*:\s*(?:true|false|uncertain|unknown)\b)"
+    r"|^\W*(?:(?:the|all|both|these|those)\s+)*(?:premises?|facts?)\b(?!.*\b(?:conclusion|statement|so|therefore"
+    r"|whether|open|silent|answer|information"
+    r"|neither|nothing|anything|(?:in)?sufficient|enough|evidence|cannot|can't|both|determine|mention"
+    r"|contradict (?:it|this)(?=\W*$))\b|.*:\s*(?:true|false|uncertain|unknown)\b)"
     r"|\bwould (?:need|require|have to|only)\b|\?\W*$",
     re.I,
 )
 _CONCLUDES = re.compile(
-    rf"{CLAIM}|\b(?:therefore|thus|hence|so|overall|consequently)[,:]?\s+(?:it|this|that|true|false|uncertain|unknown)\b"
+    rf"{CLAIM}|\b(?:therefore|thus|hence|so|overall|consequently)[,:]?\s+(?:it|this|that|true|false|uncertain"
+    rf"|unknown)\b"
     r"|^\W*(?:it|this|that)(?:'s| is)\b",
     re.I,
 )
 _LONE = {  # what a marked piece may be in whole, and no word in a sentence
     **{"T": "True", "F": "False", "U": "Uncertain", "neither": "Uncertain", "correct": "True", "incorrect": "False"},
     **{"wrong": "False", "entailment": "True", "contradiction": "False", "neutral": "Uncertain", "unsure": "Uncertain"},
+    **{"entailed": "True", "contradicted": "False"},
 }
+_NOT = re.compile(r"\\(?:neg|lnot|not)(?![A-Za-z])\s*|¬\s*")
 _HEDGED = "hedged"
 
 
@@ -79,11 +95,10 @@ def read_label(text: str) -> Reading:
         marked = _read_marked(rest)
         if marked and marked.answer:
             return marked
-        first = next(iter(sentences(rest)), "")
-        if label := _opening(first) or (
-            classify(first) if re.match(rf"(?:the|this|that)\s+{CLAIM}", first, re.I) else None
-        ):
-            return _reading(label, "corrected")
+        for sentence in corrected_sentences(rest):
+            is_about = re.match(rf"(?:the|this|that)\s+{CLAIM}", sentence, re.I)
+            if label := _opening(sentence) or (classify(sentence) if is_about else None):
+                return _reading(label, "corrected")
     if marked := _read_marked(text):
         return marked
     if label := _marked(text) if len(text.split()) <= 3 else None:
@@ -100,6 +115,8 @@ def read_label(text: str) -> Reading:
     label = canonical_label(first.strip(" .!:*\"'"))
     if label and not after_correction(text):
         return Reading(label, "first_sentence")
+    if last := canonical_label((said or [""])[-1].strip(" .!:*\"'")):
+        return Reading(last, "last_sentence")
     about = [found for s in said if _CONCLUDES.search(s) and (found := classify(s))]
     if about:
         return _reading(about[-1], "conclusion")
@@ -126,7 +143,7 @@ def _reading(label: str, rule: str) -> Reading:
 
 def _marked(piece: str) -> str | None:
     """The label of a marked piece: a lone T, F or U, the one that it opens with, else what its first sentence says."""
-    piece = plain(detex(piece)).strip(" .\"'")
+    piece = plain(detex(_NOT.sub("not ", piece))).strip(" .\"'")
     if label := _LONE.get(piece if len(piece) == 1 else piece.lower()):
         return label
     said = [s for s in sentences(piece) if not s.endswith("?")] or [""]

@@ -8,7 +8,18 @@ wins.
 import re
 from collections.abc import Mapping
 
-from evaluate.answers import Reading, after_correction, after_cues, committed_boxes, detex, find_bold, plain, sentences
+from evaluate.answers import (
+    Reading,
+    after_correction,
+    after_cues,
+    committed_boxes,
+    corrected_sentences,
+    detex,
+    find_bold,
+    plain,
+    sentences,
+    without_denied,
+)
 
 _LISTED = re.compile(r"^\s*[(\[]?([A-Z])[)\].:]\s*(.+?)\s*$", re.M)
 _NOUNS = r"answer|option|choice|letter"
@@ -17,24 +28,30 @@ _BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|\(([A-Z])(?=[.,;:]|\s*$)", 
 _MENTION = re.compile(  # a lone A is a choice where it is no article
     r"[(\[]([A-Za-z])[)\]]|\b(?:option|choice)\s+((?-i:[A-Z]))\b|(?<![\w'])((?-i:[A-Z]))\)"
     r"|(?<![\w'])((?-i:[B-HJ-Z]))(?![\w'])"
-    r"|(?<![\w'])((?-i:A))(?=[,.;:!?/]|\s*$|\s+(?:is|was|seems|looks|must|or|and|but|works|fits|remains|rather|instead|because|since)\b)",
+    r"|(?<![\w'])((?-i:A))(?=[,.;:!?/]|\s*$|\s+(?:is|was|seems|looks|must|or|and|but|works|fits|remains|rather"
+    r"|instead|because|since)\b)",
     re.I,
 )
 _CONCLUDES = re.compile(
     r"\b(?:therefore|thus|so|hence|consequently|must|only|could(?: only)? have|leav\w+|left with|remain\w+|free|fits?"
-    r"|correct|right|possible|available|consistent|works|go with|choose|pick|select)\b|\bbut (?:it|that|this|now)\b",
+    r"|correct|right|possible|available|consistent|works|go with|choose|pick|select|the answer)\b|^it(?:'s| is)\b"
+    r"|\bbut (?:it|that|this|now)\b",
     re.I,
 )
 _CLAUSE = re.compile(
     r";\s+|,\s+(?=(?:leaving|so|but|which leaves|therefore|thus|hence|it'?s|it is|and so|making)\b"
-    r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of)\b)"
-    r"|\s*(?:=>|⇒|→)\s*|\s+(?=leaves\b)|,\s+(?=(?:we|you|one|this|that)\s+(?:are|is)\s+left\b)|,\s+(?=(?:she|he|they)\s+(?:must|could|can)\b)|(?<![\s,-])[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
+    r"|\(?[A-Z]\)?\s+(?:is|fits|works)\b)|\s+(?=but\s+\(?(?-i:[A-Z])\b|(?:rather than|instead of|as opposed to)\b)"
+    r"|(?<=\w),\s+(?=\([A-Z]\)\s+(?-i:[a-z]))|(?<=[✗❌✓✔✅])\s+(?=\()|\s*(?:=>|⇒|→)\s*|\s+(?=leaves\b)|,\s+(?=(?:we"
+    r"|you|one|this|that)\s+(?:are|is)\s+left\b)|,\s+(?=(?:she|he|they)\s+(?:must|could|can)\b)"
+    r"|(?<![\s,-])[\s,-]+(?=not\s+\(?(?-i:[A-Z])\b)",
     re.I,
 )
 _REASON = re.compile(
-    r"(?<=\S),?\s+(?:because|since|(?:even )?though|although|as (?:she|he|they|it|the|\(?[A-Z]\)? is))\b.*$",
+    r"(?<=\S),?\s+(?:because|since|(?:even )?though|although|whereas|while|(?:right )?after|as (?:she|he|they|it"
+    r"|the|\d\w+|\(?[A-Z]\)? is))\b.*$|(?<=\S)\s+\((?:before|after|since|because|as|she|he|they)\b[^()]*\)",
     re.I | re.S,
 )
+_REASON_FIRST = re.compile(r"^(?:since|because|as)\b[^,;]*,\s*", re.I)
 _NOT_APPLICABLE = re.compile(r"\bn/a\b", re.I)
 _DOTTED_TIME = re.compile(r"(?<![A-Za-z])([ap])\.\s?m\b\.?", re.I)
 _HOURS = re.compile(r"(?<![\d:])(\d{1,2})(?::00)?\s*(?:-+|to|until|till|through|and)\s*(\d{1,2})(?::00)?\s*([ap]m)\b")
@@ -47,9 +64,14 @@ _EXCEPT = re.compile(
 _BARE = re.compile(r"^(?:\d+[.)]\s+)?(?:option\s+|choice\s+)?([A-Z])(?=$|[.:,;!)\s\"'}\]])", re.I)
 _JOINED = r"(?:or|and|/|&|,)\s*(?:possibly\s+|maybe\s+|option\s+|choice\s+)?"
 _REJECTION = re.compile(
-    r"\b(?:not(?! (?:conflict|overlap))|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?"
-    r"|rules? out|rul(?:ed|ing) out|eliminat\w+|(?:is|are) out|taken|busy|unavailable|rather than|instead of|thought)\b"
-    r"|n't\b(?! (?:conflict|overlap))|[):]\s*no\b|✗|❌",
+    r"\b(?:not|cannot|never|neither|nor|no longer|incorrect|wrong|impossible|invalid|excluded?"
+    r"|rules? out|rul(?:ed|ing) out|eliminat\w+|(?:is|are) out|taken|busy|unavailable|rather than|instead of"
+    r"|as opposed to|thought)\b|n't\b|[):]\s*no\b|✗|❌",
+    re.I,
+)
+_NOT_REJECTED = re.compile(
+    r"(?:\b(?:not|never)|n't)\s+(?:been\s+|be\s+)?(?:taken|busy|ruled out|excluded|eliminated|covered|accounted for"
+    r"|occupied|unavailable|seen|(?:in )?(?:clash|conflict|overlap)\w*)\b",
     re.I,
 )
 
@@ -96,14 +118,15 @@ def read_option(text: str, options: str | None) -> Reading:
     options: the text that lists the choices, one a line, "(A) ..."; without it any capital letter is a choice.
     """
     listed = parse_options(options)
-    text = _NOT_APPLICABLE.sub("", text)
+    text = without_denied(_NOT_APPLICABLE.sub("", text))
     text = _BRACKETED.sub(lambda m: f"({m[1] or m[2]})", _DOTTED_TIME.sub(r"\1m", _without_list(text, listed)))
     if rest := after_correction(text):
         marked = _read_marked(rest, listed)
         if marked and marked.answer:
             return marked
-        if letter := _read_alone(rest, listed):
-            return _single(letter, "corrected")
+        for sentence in corrected_sentences(rest):
+            if letters := _read_alone((_clauses(sentence) or [""])[0], listed):
+                return _single(letters, "corrected")
     if marked := _read_marked(text, listed):
         return marked
     bold = {letter for b in find_bold(text) for letter in _committed(b, listed)}
@@ -164,12 +187,11 @@ def _committed(piece: str, listed: Mapping[str, str]) -> list[str]:
     piece = piece if len(stated) == len(sentences(piece)) or not stated else "\n".join(stated)
     if letters := _whole(piece, listed):
         return letters
-    piece = re.sub(r"^not\b[^.\n]*?(?:,\s*(?:but\s+)?it(?:'s| is)|\bbut)\s+", "", piece, flags=re.I)
     first = (_clauses(piece) or [""])[0]
     if _REJECTION.match(first):
         return []
     mentioned = _letters(first, listed) or _texts(first, listed)
-    return list(dict.fromkeys(mentioned)) if not _REJECTION.search(first) else mentioned[:1]
+    return mentioned[:1] if _is_rejected(first) else list(dict.fromkeys(mentioned))
 
 
 def _whole(text: str, listed: Mapping[str, str]) -> list[str]:
@@ -231,7 +253,8 @@ def _texts(text: str, listed: Mapping[str, str]) -> list[str]:
 
 
 def _clauses(text: str) -> list[str]:
-    return [_REASON.sub("", clause) for sentence in sentences(text) for clause in _CLAUSE.split(sentence)]
+    told = [_REASON_FIRST.sub("", sentence) for sentence in sentences(text)]
+    return [_REASON.sub("", clause) for sentence in told for clause in _CLAUSE.split(sentence)]
 
 
 def _last_kept(text: str, listed: Mapping[str, str]) -> Reading:
@@ -241,16 +264,22 @@ def _last_kept(text: str, listed: Mapping[str, str]) -> Reading:
         return Reading(excepted[-1], "excepted")
     for rule, find in (("letter", _letters), ("text", _texts)):
         mentioned = [(c, found) for c in _clauses(text) if (found := find(c, listed))]
-        kept = [(c, set(found)) for c, found in mentioned if not _REJECTION.search(c)]
+        kept = [(c, set(found)) for c, found in mentioned if not _is_rejected(c)]
         if len({letter for _, found in kept for letter in found}) == 1:
             return Reading(next(iter(kept[0][1])), f"only_{rule}")
         concluding = [found for c, found in kept if _CONCLUDES.search(c)]
-        alone = [found for c, found in kept[-1:] if c == mentioned[-1][0] and _stands_alone(c, found, listed)]
-        if decided := (concluding[-1:] or alone):
+        ends = [k for k in kept[-1:] if k[0] == mentioned[-1][0]] + [k for k in kept[:1] if k[0] == mentioned[0][0]]
+        alone = [found for c, found in ends if _stands_alone(c, found, listed)]
+        if decided := (concluding[-1:] or alone[:1]):
             return _single(sorted(decided[0]), f"last_{rule}")
         if mentioned:
             return Reading(None, "undecided")
     return Reading(None, "none_found")
+
+
+def _is_rejected(clause: str) -> bool:
+    """Whether a clause speaks against what it mentions; "not taken" speaks for it."""
+    return _REJECTION.search(_NOT_REJECTED.sub("free", clause)) is not None
 
 
 def _stands_alone(clause: str, found: set[str], listed: Mapping[str, str]) -> bool:

@@ -196,11 +196,12 @@ def _answer(request: Request, reply: Reply) -> Answer:
 def graded(answer: Answer, benchmark: Benchmark, problem: Problem) -> Answer:
     """Returns the answer with this version's verdict in place of whatever it held; a failed request has none.
 
-    A thought that ended by itself with nothing after it is an empty text, no missing one.
+    A thought that the server split off stands before the text again, as the graders know it: with nothing after it the
+    text is empty, not missing.
     """
     answer = replace(answer, grader=GRADER_VERSION, cluster=problem.cluster, group=problem.group)
     if answer.error is not None:
         return answer
-    completion = "" if answer.completion is None and answer.reasoning else answer.completion
+    completion = f"{answer.reasoning}</think>{answer.completion or ''}" if answer.reasoning else answer.completion
     verdict = benchmark.grade(completion, answer.finish_reason, problem)
     return replace(answer, **vars(verdict))

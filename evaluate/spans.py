@@ -10,14 +10,27 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from evaluate.answers import Reading, after_cues, committed_boxes, detex, find_bold, fold, plain, sentences
+from evaluate.answers import (
+    Reading,
+    after_cues,
+    committed_boxes,
+    detex,
+    find_bold,
+    fold,
+    plain,
+    sentences,
+    without_denied,
+)
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _REFUSAL = re.compile(
-    r"^\W*(?:(?:sorry|unfortunately|as an ai[^,]*|the answer|the question|this|it|it's)\W+)?"
-    r"(?:i (?:do not|don't|cannot|can't|could not|couldn't|am not|am unable|was not|was unable)\b"
-    r"|i'm (?:not|unable|sorry)\b|(?:i have )?no idea\b|(?:cannot|can't|could not) (?:determine|answer)\b"
+    r"^\W*(?:(?:sorry|unfortunately|honestly|as an ai[^,]*|without [^,.]{1,60}?(?:information|context|data)"
+    r"|the answer|the question|this|it|it's)\W+)?"
+    r"(?:i (?:\w+ly )?(?:do not|don't|cannot|can't|could not|couldn't|was not able to)(?: \w+ly)?"
+    r" (?-i:know|have|find|tell|say|see|answer|determine|identify|provide|recall|remember|confirm|verify|give|think"
+    r"|access|understand|name|help|assist|be)\b|i (?:am|was) (?:unable\b|not (?-i:[a-z]))|i'm (?:unable|sorry"
+    r"|not (?-i:[a-z]))|idk\W*$|(?:i have )?no idea\b|(?:cannot|can't|could not) (?:determine|answer)\b"
     r"|(?:cannot|can't|could not) be (?:determined|found|answered)\b"
     r"|(?:is )?(?:ambiguous|too vague)\b"
     r"|(?:is )?(?:unable|not possible|impossible) to (?:determine|answer|say|tell|know)\b"
@@ -56,9 +69,10 @@ _PARTICIPLE = (
     r"|created|composed|designed|invented|discovered|recorded|portrayed|played|voiced) by)"
 )
 _CHAINED = re.compile(
-    rf"^(?!.*\b(?:answer|spouse|name) (?:is|was)\b.*,)(?=[^,]*(?:{_PARTICIPLE}|\s\w+ed)\s)[^,]{{1,120}},\s+"
-    r"(?:whose|and (?:his|her|its|their))\s[^,.]{1,60}?\s(?:is|was|are|were)\s+(?:called\s+|named\s+)?"
-    r"(?P<span>[^,;:]+?)\.?$",
+    rf"^(?!.*\b(?:answer|spouse|name) (?:is|was)\b.*,)(?=[^,]*(?:{_PARTICIPLE}|\s\w+ed\s|\b(?:is|was)\s(?-i:[A-Z])))"
+    r"[^,]{1,120},\s+(?:(?:whose|and (?:his|her|its|their))\s[^,.]{1,60}?\s(?:is|was|are|were)|who (?:married|(?:is"
+    r"|was)"
+    r" (?:married to|born in)))\s+(?:called\s+|named\s+)?(?P<span>(?-i:[A-Z])[^,;:]+?)\.?$",
     re.I,
 )
 _SOFT = re.compile(r"\b(?<=answer )(?:(?:could|might|may) be|(?:seem|appear)s to be)\b", re.I)
@@ -70,7 +84,8 @@ _COPULA = re.compile(
     r"|\w+ed (?:in|on|at)|(?:lies|sits|stands) (?:in|on|at)"
     r"|(?:happened|occurred|took place|ended|began|started|opened|closed) (?:in|on|at|during)"
     r"|(?:flow|drain|empt(?:y|ie))s? into)"
-    r"|(?:it|that|this|he|she)(?:'s)|(?:he|she|they|it)\s(?:won|speaks?|married|wrote|directed|founded|plays?|played|joined)"
+    r"|(?:it|that|this|he|she)(?:'s)|(?:he|she|they|it)\s(?:won|speaks?|married|wrote|directed|founded|plays?"
+    r"|played|joined)"
     rf"|(?-i:[A-Z])[^.;:,]{{0,60}}\s(?:is|was|are|were)"
     rf"(?=\s+(?:{_PARTICIPLE}\s|(?:in|at|on)\s+(?:the\s+)?(?-i:[A-Z]))))\s+"
     rf"(?:(?:called|named(?! after| for)|known as|part of|a member of|{_PARTICIPLE}"
@@ -78,10 +93,11 @@ _COPULA = re.compile(
     r"(?P<span>[^;:]+?)\.?$",
     re.I,
 )
+_NUMBERED = re.compile(r"^(?:step )?\d[.):]\s+", re.I)
 _SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 15, nine in ten have at most 5
 _CLAUSE = re.compile(
-    r"(?:\s\(|[,;])?\s+(?:because|since|(?-i:as) (?:it|he|she|they|the)(?! (?-i:[A-Z]))|according to|as of \d{4})\b.*$"
-    r"|[,;]\s+(?:which|who|whose|where|when|and (?:it|he|she|they|its)|i (?:think|believe))\b.*$"
+    r"(?:\s\(|[,;])?\s+(?:(?-i:because|since)|(?-i:as) (?:it|he|she|they|the)(?! (?-i:[A-Z]))|according to"
+    r"|as of \d{4})\b.*$|[,;]\s+(?:which|who|whose|where|when|and (?:it|he|she|they|its)|i (?:think|believe))\b.*$"
     r"|\s+(?:rather than|instead of)\b.*$|;\s+(?:it|he|she|they|this|that|the)\b.*$"
     r"|\s+and (?:it|he|she|they) (?:is|was|has|had)\b.*$",
     re.I | re.S,
@@ -89,26 +105,28 @@ _CLAUSE = re.compile(
 _SOURCE = r"(?:see\s+)?(?:passage|paragraph|document|doc|source)s?"
 _ASIDE = re.compile(
     rf"\s*\[(?:{_SOURCE}\s*)?\d+\]|\s*\({_SOURCE}\s*\d+\)"
-    r"|(?:,|\s-)\s+(?:an?|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
+    r"|(?:,|\s-)\s+(?:(?-i:an?)|also known as|formerly|not|located|based|born|founded|i (?:think|believe"
     r"|guess))\b.*$|(?:,|\s-)\s+the\s+(?=(?-i:[a-z])).*$|\s-+\s+the\s.*$"
     r"|(?:,|\s-+)\s+(?-i:[a-z]+)\s+of\b.*$|,\s+(?-i:[A-Z])[^,]{1,40}'s\s+(?-i:[a-z])[\w ]*\.?$"
     r"|\s+\((?-i:(?:[A-Z]\.?){2,6})\)$"
     r"|\s+\((?:located|also|formerly|born|based|founded|in|an?|the|from|now|known|i\.e|as)\b[^()]*\)$"
-    r"|\s+\([^()\d\s]+(?:\s+[^()\d\s]+){2,}\)$",
+    r"|\s+\([^()\d\s]+(?:\s+[^()\d\s]+){2,}\)$|\s+\([^()]*\bconfiden[^()]*\)$",
     re.I | re.S,
 )
 _CONCLUDES = re.compile(r"^(?:so|therefore|thus|hence|in conclusion|overall)\b", re.I)
 _IS_THE_ANSWER = re.compile(r"^(.{1,80}?)\s+is the (?:final |correct )?answer\.?$", re.I)
 _DATED = re.compile(
-    r"^(?:(?:\w+ed|born|built)\s+)?(?:in|on)\s+(?=\d|(?:January|February|March|April|May|June|July|August|September|October|November|December)\b)",
+    r"^(?:(?:\w+ed|born|built)\s+)?(?:in|on)\s+(?=\d|(?:January|February|March|April|May|June|July|August|September"
+    r"|October|November|December)\b)",
     re.I,
 )
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|Jr|Sr))(?<!\bMrs)[.!?]\s+(?=(?:It|This|That|He|She|They|These|The|In|However"
-    r"|So|Therefore|Thus|Hence|Let|Please|Hope|Note|As|Since|According|His|Her|Its|Their|We|I)\b|(?:Wait|Actually|No|Sorry|Correction)\b[,:])"
+    r"|So|Therefore|Thus|Hence|Let|Please|Hope|Note|As|Since|According|His|Her|Its|Their|We|I)\b|(?:Wait|Actually"
+    r"|No|Sorry|Correction)\b[,:])"
 )
 _CORRECTED = re.compile(
-    r".*[.!?]\s+(?:(?:(?:no|sorry|correction)[,:.]|(?:no )?wait\b[,:]?|actually\b,?)\s*)+"
+    r".*(?<!\bdr)(?<!\bmr)[.!?]\s+(?:(?:(?:no|sorry|correction)[,:.]|(?:no )?wait\b[,:]?|actually\b,?)\s*)+"
     r"(?:(?:it|that)(?:'s| is| was| should be)\s+)?",
     re.I | re.S,
 )
@@ -158,6 +176,7 @@ def number_words_to_digits(text: str) -> str:
 
 def read_span(text: str) -> Reading:
     """Reads the committed short answer out of a completion's final text."""
+    text = without_denied(text)
     text = _SOFT.sub("is", re.sub(r"^A:(?=\s)", "Answer:", text, flags=re.M))
     boxes = [b for b in (detex(b) for b in committed_boxes(text)) if b]
     if not boxes and len(sentences(text)) == 1 and _REFUSAL.match(plain(text)) and not _BUT.match(plain(text)):
@@ -177,6 +196,7 @@ def read_span(text: str) -> Reading:
         return Reading(None, "none_found")
     if len(lines) == 1:
         return _read_line(lines[0])
+    lines = [_NUMBERED.sub("", line) for line in lines]
     first = _choose_line(lines)
     for rule, line in (("first_line" if first is lines[0] else "last_line", first), ("last_line", lines[-1])):
         if len(line.split()) <= _SHORT and not line.endswith(":"):
@@ -217,7 +237,6 @@ def _stated(line: str) -> str | None:
 def _first_statement(piece: str) -> str:
     """What follows a marker: the first sentence of its line without its reasons and asides."""
     line = _SENTENCE_END.split(piece.splitlines()[0].strip())[0]
-    line = re.sub(r"^not\b[^\n]{0,80}?(?:\bbut\s+(?:it's\s+)?|[.,;]\s+it(?:'s| is)\s+)", "", line, flags=re.I)
     if quoted := _QUOTED.match(line):
         return quoted[1]
     if len(line.split()) > _SHORT:

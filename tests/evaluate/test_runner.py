@@ -138,6 +138,17 @@ def test_empty_replies_count_as_no_answer_and_are_asked_again(server: Server, tm
     assert len(read_answers(tmp_path / "out")) == 4
 
 
+@pytest.mark.parametrize("content", [None, "", "I give up."])
+def test_thinking_that_the_server_split_off_is_graded_as_thinking(
+    content: str | None, server: Server, tmp_path: Path
+) -> None:
+    server.answer = lambda body, n: completion(content, reasoning="so \\boxed{1}")
+    run(server, tmp_path / "out", benchmark_of(tmp_path / "a.jsonl", 1))
+    (answer,) = read_answers(tmp_path / "out")
+    assert (answer.outcome, answer.lenient, answer.lenient_rule) == (Outcome.NO_ANSWER, Outcome.CORRECT, "thinking")
+    assert (answer.completion, answer.reasoning) == (content, "so \\boxed{1}")
+
+
 def test_answers_of_another_grader_are_not_taken(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
