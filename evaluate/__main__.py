@@ -8,10 +8,13 @@ Exit codes: 0 done, 1 done but some requests failed, 2 bad input (one line on st
 
 import argparse
 import asyncio
+import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +34,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv, __doc__)
     try:
-        return _COMMANDS[arguments.command](arguments)
+        code = _COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
+        return code
     except EvaluateError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # of a reader that has seen enough, such as `head`
+            print(f"error: {_told(error)}", file=sys.stderr)
+        with suppress(OSError):  # what is left in the buffer can go nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except KeyboardInterrupt:
         print("interrupted; finished answers are kept, run again to go on", file=sys.stderr)
         return 130
+
+
+def _told(error: OSError) -> str:
+    """One line: the file that cannot be read or written, why, and what to do."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    way_out = "free some space" if is_full else "change its rights or give another path"
+    return f"{error.filename2 or error.filename or 'standard output'}: {error.strerror or error}; {way_out}"
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -68,16 +68,25 @@ says how many verdicts changed. Needed when the graders' version rises; `run` th
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, with the nearest option."""
+    """Refuses in one line, with the nearest option; an unknown one before what is missing in its place."""
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = args or ()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
         parsers = [
             self,
             *(p for a in self._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()),
         ]
         options = [option for parser in parsers for option in parser._option_string_actions]
-        self.exit(2, f"error: {message}{nearest(unknown, options)} (see {self.prog} --help)\n")
+        given = [argument.partition("=")[0] for argument in self._given if argument.startswith("--")]
+        unknown = next((option for option in given if option not in (*options, "--")), None)
+        if unknown and ("required" in message or "unrecognized" in message):
+            message = f"unrecognized arguments: {unknown}{nearest(unknown, options)}"
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def parse_arguments(argv: Sequence[str], description: str | None) -> argparse.Namespace:

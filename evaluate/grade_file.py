@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from evaluate.benchmarks import BenchmarkSpec, find_spec
-from evaluate.errors import BadInput
+from evaluate.errors import BadInput, nearest
 from evaluate.grading import GRADER_VERSION, AnswerType, grade, invalid_reference
 from evaluate.json_files import parse_json, read_text
 from evaluate.schema import Grade
 from evaluate.symbolic import map_in_pool
+
+_NEEDED = ("completion", "finish_reason", "reference")
+_KEYS = frozenset({*_NEEDED, "options", "conclusion"})
 
 
 def grade_file(benchmark: str, path: Path, out: TextIO, *, closing_count: bool) -> int:
@@ -52,14 +55,17 @@ def _read(path: Path, spec: BenchmarkSpec) -> list[dict[str, Any]]:
 
 def _parse(where: str, line: str, spec: BenchmarkSpec) -> dict[str, Any]:
     try:
-        record = parse_json(line)
+        record = parse_json(line, unique_keys=True)
     except ValueError as error:
-        raise BadInput(f"{where}: no valid JSON ({error})") from None
+        raise BadInput(f"{where}: no valid JSON ({error}); mend or drop the line") from None
     if not isinstance(record, dict):
         raise BadInput(f"{where}: is {line.strip()[:40]}, must be an object")
-    for key in ("completion", "finish_reason", "reference"):
+    for key in _NEEDED:
         if key not in record:
-            raise BadInput(f"{where}: key {key!r} is missing")
+            raise BadInput(f"{where}: key {key!r} is missing{nearest(key, record)}")
+    for key in record.keys() - _KEYS:  # others may stand there, such as an id
+        if (near := nearest(key, _KEYS)) and near == nearest(key, _KEYS - record.keys()):
+            raise BadInput(f"{where}: key {key!r} is unknown{near}")
     for key in ("completion", "finish_reason", "options", "conclusion"):
         if not isinstance(record.get(key), str | None):
             raise BadInput(f"{where}: key {key!r} is {json.dumps(record[key])[:40]}, must be a text or null")

@@ -1,6 +1,7 @@
 """Reads what others wrote: texts and JSON, with one line that names file and line where they are none."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path}: line {line}: is no UTF-8 text ({error.reason}); save the file as UTF-8") from None
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parses JSON. Raises ValueError, also where it is nested too deeply."""
+def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
+    """Parses JSON. Raises ValueError, also where it is nested too deeply, and where a key must be unique and is not."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique_keys else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(key for key, _ in pairs)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise ValueError(f"key {twice[0]!r} stands there twice")
+    return dict(pairs)

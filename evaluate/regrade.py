@@ -1,11 +1,12 @@
 """Grades the stored answers of a folder anew, without a model: completions stay as they are, verdicts are replaced.
 
 References come from where the run took them, by spec.json: the same file (its checksum is compared), the hub's cache
-or the generator. answers.jsonl, spec.json and summary.json are each replaced in one step, and the folder's next run
-goes on from there.
+or the generator. answers.jsonl, spec.json and summary.json are replaced when all three are written, each in one step,
+and the folder's next run goes on from there.
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from evaluate.errors import BadInput
 from evaluate.grading import GRADER_VERSION
 from evaluate.runner import graded, summarize_answers
 from evaluate.schema import Answer, Problem
-from evaluate.store import ANSWERS, SPEC, SUMMARY, in_order, locked, read_answers, read_spec, write_answers, write_json
+from evaluate.store import ANSWERS, SPEC, has_torn_line, in_order, locked, read_answers, read_spec, write_folder
 from evaluate.symbolic import map_in_pool
 
 _MOST_GENERATED = 1_000_000
@@ -62,11 +63,10 @@ def regrade(folder: Path, files: Mapping[str, Path]) -> Regrading:
             return graded(answer, benchmarks[answer.benchmark], problem)
 
         anew = map_in_pool(grade, answers)
-        write_answers(folder, anew)
         for name in names:
             spec["benchmarks"][name]["grader"] = GRADER_VERSION
-        write_json(folder / SPEC, spec)
-        write_json(folder / SUMMARY, summarize_answers(spec["model"], list(benchmarks.values()), anew).to_json())
+        summary = summarize_answers(spec["model"], list(benchmarks.values()), anew)
+        write_folder(folder, anew, spec, summary.to_json())
     pairs = zip(answers, anew, strict=True)
     moves = Counter(f"{old.outcome} -> {new.outcome}" for old, new in pairs if old.outcome is not new.outcome)
     versions = tuple(sorted({a.grader for a in answers}))
@@ -124,5 +124,8 @@ def regrade_folder(folder: Path, arguments: Sequence[str], *, as_json: bool) -> 
         if not has_file or not file:
             raise BadInput(f"--benchmark {argument}: must be NAME=FILE")
         files[find_spec(name).name] = Path(file)
+    is_torn = (folder / ANSWERS).is_file() and has_torn_line(folder)
     done = regrade(folder, files)
+    if is_torn:
+        print(f"{folder / ANSWERS}: 1 torn line, the last, was dropped; `run` asks for it again", file=sys.stderr)
     return json.dumps(done.__dict__) if as_json else f"{folder}: {done}"

@@ -75,6 +75,8 @@ def _read_lines(path: Path) -> tuple[list[bytes], bool]:
     *lines, last = path.read_bytes().split(b"\n")
     if last and _is_whole(last):
         return [*lines, last], True
+    if last and not lines:
+        read_text(path)  # says it where the file is no text at all
     return lines, bool(last)
 
 
@@ -176,9 +178,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def write_answers(folder: Path, answers: Sequence[Answer]) -> None:
-    """Replaces a folder's answers in one step: a reader sees the old file or the new one."""
-    _replace(folder / ANSWERS, b"".join(map(_line, answers)))
+def write_folder(folder: Path, answers: Sequence[Answer], spec: object, summary: object) -> None:
+    """Replaces what a folder holds, the answers, which say their grader, last; all stay where one cannot be written."""
+    files = {folder / SUMMARY: _json(summary), folder / SPEC: _json(spec)}
+    _replace_all({**files, folder / ANSWERS: b"".join(map(_line, answers))})
+
+
+def has_torn_line(folder: Path) -> bool:
+    """Whether a kill has torn the last line of a folder's answers; every reader leaves it out."""
+    last = (folder / ANSWERS).read_bytes().rpartition(b"\n")[2]
+    return bool(last) and not _is_whole(last)
 
 
 class AnswerStore:
@@ -220,15 +229,29 @@ def _drop_unfinished(path: Path) -> None:
     lines, is_torn = _read_lines(path)
     kept = [line for i, line in enumerate(lines, 1) if not _parse_line(path, i, line).is_to_be_asked_again()]
     if is_torn or len(kept) < len(lines):
-        _replace(path, b"".join(line + b"\n" for line in kept))
+        _replace_all({path: b"".join(line + b"\n" for line in kept)})
 
 
 def write_json(path: Path, value: object) -> None:
     """Writes indented JSON in one step: a reader sees the old file or the new one."""
-    _replace(path, json.dumps(value, indent=2).encode() + b"\n")
+    _replace_all({path: _json(value)})
 
 
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
+
+
+def _replace_all(files: Mapping[Path, bytes]) -> None:
+    """Writes all contents beside their places, then puts each in its place in one step."""
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
+    try:
+        for path, content in files.items():
+            try:
+                temporaries[path].write_bytes(content)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -60,6 +62,7 @@ class TestGrade:
             ({"reference": "x"}, "must be an integer"),
             ({"options": ["A"]}, "key 'options'"),
             ({"finish_reason": 1}, "key 'finish_reason'"),
+            ({"option": "(A) 1"}, "key 'option' is unknown, nearest is 'options'"),
         ],
     )
     def test_bad_lines_are_named(
@@ -76,6 +79,13 @@ class TestGrade:
         path = write(tmp_path / "a.jsonl", {k: v for k, v in LINE.items() if k != key})
         assert main(["grade", "--benchmark", "aime", str(path)]) == 2
         assert f"line 1: key {key!r} is missing" in capsys.readouterr().err
+        write(path, {f"{k}s" if k == key else k: v for k, v in LINE.items()})
+        assert main(["grade", "--benchmark", "aime", str(path)]) == 2
+        assert f"line 1: key {key!r} is missing, nearest is '{key}s'" in capsys.readouterr().err
+
+    def test_keys_of_other_names_may_stand_there(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.jsonl", {**LINE, "id": 1, "completion_id": 2, "question": "q"})
+        assert main(["grade", "--benchmark", "aime", str(path)]) == 0
 
     @pytest.mark.parametrize("content", ["", "\n", "[]\n", "{\n"])
     def test_files_of_another_shape_are_refused(
@@ -91,6 +101,11 @@ class TestGrade:
             (b"[" * 100_000 + b"\n", ": line 1: no valid JSON (nested too deeply)"),
             (b'{"completion": ' + b"1" * 10_000 + b"}\n", ": line 1: no valid JSON (Exceeds the limit"),
             (b'{}\n{"completion": "\xe9"}\n', ": line 2: is no UTF-8 text"),
+            (b'{"completion": "1', ": line 1: no valid JSON (Unterminated string"),
+            (
+                b'{"completion": "1", "completion": "2"}',
+                ": line 1: no valid JSON (key 'completion' stands there twice); mend or drop the line",
+            ),
             (b"\x1f\x8b\x08\x00", ": is packed by gzip; unpack it first: gunzip "),
         ],
     )
@@ -109,6 +124,63 @@ class TestGrade:
         path.write_bytes(b"\xef\xbb\xbf" + (json.dumps(LINE) + "\r\n").encode() * 2)
         assert main(["grade", "--json", "--benchmark", "aime", str(path)]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 2
+
+    @pytest.mark.parametrize(
+        ("reader", "told"),
+        [("head -n 1", ""), ("cat > /dev/full", "error: standard output: No space left on device; free some space\n")],
+    )
+    def test_an_output_that_takes_no_more_ends_it_in_at_most_one_line(
+        self, reader: str, told: str, tmp_path: Path
+    ) -> None:
+        path = write(tmp_path / "a.jsonl", *[LINE] * 3000)
+        command = f"{sys.executable} -m evaluate grade --benchmark aime {path}"
+        into = command + (" > /dev/full" if "full" in reader else f" | {reader} > {tmp_path / 'out'}")
+        bash = ["bash", "-c", f"{into}; echo ${{PIPESTATUS[0]}}"]
+        done = subprocess.run(bash, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == ("2\n", told)
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("command", "named"),
+        [
+            (["regrade", "DIR"], "DIR"),
+            (["compare", "DIR", "DIR"], "DIR"),
+            (["collapse", "0=DIR", "1=DIR"], "DIR"),
+            (["cost", "DIR", "--usd-per-gpu-hour", "1"], "DIR"),
+            (["grade", "--benchmark", "aime", "DIR/answers.jsonl"], "DIR/answers.jsonl"),
+        ],
+    )
+    def test_what_may_not_be_read_is_named_in_one_line(
+        self,
+        command: list[str],
+        named: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The rights are simulated: root may read everything."""
+
+        def refuse(path: Path, *_: object, **__: object) -> NoReturn:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        for name in ("is_file", "is_dir", "exists", "read_bytes", "read_text"):
+            monkeypatch.setattr(Path, name, refuse)
+        assert main([part.replace("DIR", str(tmp_path)) for part in command]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and "Permission denied" in err
+        assert err.startswith(f"error: {named.replace('DIR', str(tmp_path))}")
+
+    @pytest.mark.parametrize("place", ["file/sub", "/proc/none/out"])
+    def test_an_output_that_cannot_be_written_is_named_in_one_line(
+        self, place: str, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        capsys.readouterr()
+        assert run(server, tmp_path / place, "--benchmark", "recall", "--num-problems", "1") == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: ") and error.endswith("; change its rights or give another path")
+        assert place.partition("/")[0] in error
 
 
 class TestRun:
@@ -178,6 +250,7 @@ class TestRun:
             (["--prompting", "chatt"], "must be one of chat, paper, completion"),
             (["--setting", "weights"], "must be NAME=VALUE"),
             (["--max-token", "5"], "nearest is '--max-tokens'"),
+            (["--outputt=5"], "unrecognized arguments: --outputt, nearest is '--output'"),
         ],
     )
     def test_bad_arguments_are_one_line_and_exit_code_2(
@@ -188,6 +261,14 @@ class TestRun:
         err = capsys.readouterr().err
         assert refusal.value.code == 2
         assert named in err and err.count("\n") == 1
+
+    def test_an_unknown_argument_is_named_before_the_one_that_it_was_to_be(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as refusal:
+            main(["grade", "--benchmrk", "aime", "a.jsonl"])
+        assert refusal.value.code == 2
+        assert "unrecognized arguments: --benchmrk, nearest is '--benchmark'" in capsys.readouterr().err
 
     def test_another_sampling_in_the_same_folder_names_the_difference(
         self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,56 @@ def test_no_folder_of_answers_is_refused(
     assert main(["regrade", str(folder)]) == 2
     err = capsys.readouterr().err
     assert named in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "summary.json", "spec.json"])
+def test_nothing_is_replaced_where_one_file_cannot_be_written(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(folder, as_version_1)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    write = Path.write_bytes
+
+    def write_others(path: Path, content: bytes) -> int:
+        if name in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_others)
+    capsys.readouterr()
+    assert main(["regrade", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert err == f"error: {folder / name}: No space left on device; free some space\n"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_summary_that_cannot_be_replaced_leaves_the_rest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(folder, as_version_1)
+    (folder / "summary.json").unlink()
+    (folder / "summary.json").mkdir()
+    before = (folder / "answers.jsonl").read_bytes()
+    capsys.readouterr()
+    assert main(["regrade", str(folder)]) == 2
+    assert f"error: {folder / 'summary.json'}: Is a directory" in capsys.readouterr().err
+    assert (folder / "answers.jsonl").read_bytes() == before
+    assert not list(folder.glob(".*"))
+
+
+def test_a_torn_line_is_dropped_and_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = (folder / "answers.jsonl").read_bytes()
+    (folder / "answers.jsonl").write_bytes(content[:-20])
+    capsys.readouterr()
+    assert main(["regrade", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "15 answers" in out and "answers.jsonl: 1 torn line" in err and err.count("\n") == 1
+    assert (folder / "answers.jsonl").read_bytes().count(b"\n") == 15
+
+
+def test_answers_in_another_encoding_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "answers.jsonl").write_bytes(b"\xff\xfe")
+    capsys.readouterr()
+    assert main(["regrade", str(folder)]) == 2
+    assert "answers.jsonl: line 1: is no UTF-8 text" in capsys.readouterr().err
 
 
 def test_a_folder_that_a_run_writes_to_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
