@@ -70,7 +70,8 @@ _REJECTED_BEFORE = re.compile(
     re.I,
 )
 _REJECTED_AFTER = re.compile(
-    r"^[\s$*)\\\]]*(?:\?|,?\s*(?:(?:but|and|which|that|this|it)\s+)*(?:(?:is|was|would be|seems|looks)\s+(?:\w+ly\s+)?"
+    r"^[\s$*)\\\]]*(?:\?|,?\s*(?:(?:but|and|which|that|this|it)\s+)*"
+    r"(?:(?:is|was|would be|seems|looks|turn(?:s|ed) out(?: to be)?)\s+(?:\w+ly\s+)?"
     r"(?:wrong|incorrect|invalid|impossible|my (?:first|initial|earlier|original)|not\b(?! (?:only|just)))"
     r"|(?:would )?(?:violates?|contradicts?|fails?)\b|(?:does|can|would)(?: not|n't)\b))",
     re.I,
@@ -78,7 +79,7 @@ _REJECTED_AFTER = re.compile(
 _NAMED_AFTER = re.compile(r"^[\s$*)\\\]]*is (?:therefore )?(?:the|our|my) (?:final |correct |right )*answer\b", re.I)
 _WOULD_BE = re.compile(r"\bwould (?:be|have been|become|give|equal)\s*:?[\s$*(\\]*$", re.I)
 _COUNTERFACTUAL = re.compile(
-    r"\bif\b(?! i\b)[^.\n]{0,80}?\b(?:\w+ed|was|were|had|did)(?:n't)?\b|\bhad\b(?! to\b)|\bwere(?:n't)?\b", re.I
+    r"\bif\b(?! i\b)[^.\n]{0,80}?\b(?:\w+ed|was|were|had|did)(?:n't)?\b|(?:^|[,(:])\W*(?:had|were)\b", re.I
 )
 _UNMEANT = re.compile(r"\b(?:wrong|incorrect|mistaken|naive|tempting|first|initial|earlier|previous)\s+$", re.I)
 _OTHER_CASE = re.compile(

@@ -41,7 +41,9 @@ _AFTER = re.compile(  # what may follow a formula and leave it the whole answer
     rf"(?:[^\d\\={_OPENED}]|{_OPENED}\^[^{_CLOSED}]*{_CLOSED})*$",
     re.I | re.S,
 )
-_COMPOUND = re.compile(rf"\d\s*{SCALE}|\d\s*(?!(?:and|or)\b)[A-Za-z]{{2,}}\b[^\d\\]*\d+\s*[A-Za-z]{{2,}}", re.I)
+_COMPOUND = re.compile(
+    rf"\d\s*{SCALE}|\d\s*(?!(?:and|or)\b)(?:[A-Za-z]{{2,}}|[dhms])\b[^\d\\]*\d+\s*[A-Za-z]{{2,}}", re.I
+)
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _BASE = re.compile(r"([\dA-F.]+)_\{?(\w+)\}?")
 
@@ -103,6 +105,8 @@ def is_same_expression(answer: str, reference: str) -> bool:
         return False
     if _brackets(given) != _brackets(expected) and _brackets(given) and _brackets(expected):
         return False
+    if _brackets(given) == "()" and "," in expected and not _brackets(expected):  # an order that the list has not
+        return given[1:-1] == expected or are_equal(answer, f"({fold(reference)})") is True
     interval = _CHAIN.fullmatch(given)
     if interval and _brackets(expected):
         given = _interval(*interval.groups())

@@ -25,7 +25,8 @@ from evaluate.answers import (
 _LONGEST = 1000  # characters of a text that can be one number; longer ones are loops
 _MOST_DIGITS = 4000  # Python converts no longer ones
 _NUMBER = r"[+-]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-SCALE = r"(?:hundred|thousand|million|billion|dozen|squared|cubed|factorial)\b"  # what makes it another number
+# words that make another number of the one before them
+SCALE = r"(?:hundred|thousand|million|billion|dozen|squared|cubed|factorial|halves|thirds)\b"
 _OPERATOR = rf"(?:{SCALE}|(?:choose|mod|times|over|plus|minus|divided|multiplied|(?:more|less) than)\b)"
 _SCALE = rf"(?!(?:or|and|to)\b|{_OPERATOR})"
 _WORDS = rf"{_SCALE}[A-Za-z]+\.?(?:\s+{_SCALE}[A-Za-z]+\.?){{0,2}}"
@@ -43,7 +44,7 @@ _MODULUS = re.compile(r"\s*(?:\\pmod\s*\{?\s*\d+\s*\}?|\(?\s*(?:\\b?mod|mod)\s*\
 _CHOICE = re.compile(r"^\(?[A-E]\)\s*(?=[+-]?\d)")
 _ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}\s*$")
 _LEADING = re.compile(
-    rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\²³⁴¼½¾⅓⅔]|!\S|[A-Za-z](?![A-Za-z])|[.:,]\d)"
+    rf"^(?:USD|[$€£])?\s*[\[<(]?({_NUMBER})(?![\d^_(\\²³⁴¼½¾⅓⅔]|!\S|[A-Za-z](?![A-Za-z])|[.:,']\d)"
     rf"(?!\s*(?:[+*/^=×·±<>]|-\s*(?:\d|\\|[A-Za-z]\b)|{_OPERATOR}|(?:%|percent)\s*of\b|x\s*\d|\d+\s*/\s*\d"
     r"|\\(?:choose|pm|times|cdot|div|over|bmod)\b))"
 )

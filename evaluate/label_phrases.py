@@ -14,8 +14,8 @@ CLAIM = r"\b(?:conclusion|statement|claim|hypothesis|assertion|proposition|argum
 _THE_CLAIM = rf"(?:it|(?:the|this|that) {CLAIM})"
 _NEGATION = r"(?:negation|opposite|contrary)\b(?: of [^.;,\n]{0,200}?)?,? (?:is|must be|follows|holds)\b"
 _NEVER = r"(?:not|never|(?:cannot|can't|can not|could not) be)"
-_PROVEN = r"(?:(?:proven|provably|shown to be) )?"
-_IT_IS = r"(?:(?:it|is|it's)(?: |(?=n't)))*"
+_DENIES = r"(?:not|\w+n't|cannot|neither)"
+_LIGHT = r"(?:(?:it|it's|is|has|been|be|can|could|that|to|either|(?:dis)?prove[nd]|provably|shown|necessarily) )*"
 _DO_NOT = r"(?:do(?:es)? not|don't|doesn't)"
 _MIGHT = r"(?:could|may|might|can)(?: or (?:could|may|might) not)?(?: (?:still|well|also|in fact|(?!only)\w+ly))*"
 
@@ -34,8 +34,7 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
     (r"(?:true|false|uncertain|unknown) (?:is|would be) (?:wrong|incorrect|not (?:right|correct))", None),
     *(
         (
-            rf"(?:not|isn't) {_PROVEN}{one},? (?:but {_IT_IS}(?:not|isn't) |(?:and|nor|or) {_IT_IS}(?:not |isn't )?)"
-            rf"{_PROVEN}{other}",
+            rf"{_DENIES} {_LIGHT}{one},? (?:(?:and|but) {_LIGHT}{_DENIES}|n?or|and) {_LIGHT}{other}",
             "Uncertain",
         )
         for one, other in (("true", "false"), ("false", "true"))
@@ -52,7 +51,8 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
         rf"|(?:nobody|no one) (?:knows|can (?:know|say|tell))\b{_REST}|consistent with both\b{_REST}"
         rf"|no way of (?:know|tell|determin|say)ing\b{_REST}"
         r"|lack(?:s|ing)? (?:the )?(?:information|evidence)|non[ -]sequitur|could go either way"
-        rf"|(?:true|false) in some\b{_REST}|leaves? (?:it|this|that|the question) open|{_CANNOT} be answered\b{_REST}"
+        rf"|(?:true|false) in some\b{_REST}|leaves? (?:(?:it|this|that|the question) open|open\b{_REST})"
+        rf"|{_CANNOT} be answered\b{_REST}"
         rf"|{_DO_NOT} (?:mention|(?:say|tell)(?: us)? anything)\b{_REST}"
         rf"|{_DO_NOT} (?:{_ABLE}|make|render|entail|imply|guarantee) (?:(?:the|this|its?) (?:truth|{CLAIM})"
         rf"|it)\b{_REST}"
@@ -126,6 +126,7 @@ PHRASES: tuple[tuple[str, str | None], ...] = (
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that {_THE_CLAIM} is (?:\w+ly )?false", "True"),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that {_THE_CLAIM} is (?:uncertain|unknown)", None),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?false that\b{_REST}", "False"),
+    (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?true that {_THE_CLAIM} is (?:\w+ly )?false", "False"),
     (rf"(?<!that )(?:it is|it's) (?:therefore |thus )?true that\b{_REST}", "True"),
     (rf"not the case that\b{_REST}\btrue", "False"),
     (rf"not the case that\b{_REST}\bfalse", "True"),

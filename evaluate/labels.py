@@ -34,9 +34,8 @@ _CONTRAST = re.compile(r"^\W*(?:and|but)?\W*$", re.I)
 _SUPPOSED = re.compile(
     r"^\W*(?:if|suppose|assum\w+|for the (?:conclusion|statement) to be|in case)\b(?!.*\b(?:so|then) the\b)"
     r"|^\W*(?:(?:the|all|both|these|those)\s+)*(?:premises?|facts?)\b(?!.*\b(?:conclusion|statement|so|therefore"
-    r"|whether|open|silent|answer|information"
-    r"|neither|nothing|anything|(?:in)?sufficient|enough|evidence|cannot|can't|both|determine|mention"
-    r"|contradict (?:it|this)(?=\W*$))\b|.*:\s*(?:true|false|uncertain|unknown)\b)"
+    r"|whether|open|silent|answer|information|do not|don't|cannot|can't|neither|nothing|insufficient|enough|evidence"
+    r"|both|not sufficient|contradict (?:it|this)(?=\W*$))\b|.*:\s*(?:true|false|uncertain|unknown)\b)"
     r"|\bwould (?:need|require|have to|only)\b|\?\W*$",
     re.I,
 )

@@ -25,12 +25,12 @@ from evaluate.answers import (
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _REFUSAL = re.compile(
-    r"^\W*(?:(?:sorry|unfortunately|honestly|as an ai[^,]*|without [^,.]{1,60}?(?:information|context|data)"
+    r"^\W*(?:(?:sorry|\w+ly|as an ai[^,]*|without [^,.]{1,60}?(?:information|context|data)"
     r"|the answer|the question|this|it|it's)\W+)?"
     r"(?:i (?:\w+ly )?(?:do not|don't|cannot|can't|could not|couldn't|was not able to)(?: \w+ly)?"
     r" (?-i:know|have|find|tell|say|see|answer|determine|identify|provide|recall|remember|confirm|verify|give|think"
     r"|access|understand|name|help|assist|be)\b|i (?:am|was) (?:unable\b|not (?-i:[a-z]))|i'm (?:unable|sorry"
-    r"|not (?-i:[a-z]))|idk\W*$|(?:i have )?no idea\b|(?:cannot|can't|could not) (?:determine|answer)\b"
+    r"|not (?-i:[a-z]))|idk\W*$|(?:i have )?no (?:idea|clue)\b|(?:cannot|can't|could not) (?:determine|answer)\b"
     r"|(?:cannot|can't|could not) be (?:determined|found|answered)\b"
     r"|(?:is )?(?:ambiguous|too vague)\b"
     r"|(?:is )?(?:unable|not possible|impossible) to (?:determine|answer|say|tell|know)\b"
@@ -98,7 +98,7 @@ _SHORT = 8  # words; MuSiQue's longest reference among the study's hundred has 1
 _CLAUSE = re.compile(
     r"(?:\s\(|[,;])?\s+(?:(?-i:because|since)|(?-i:as) (?:it|he|she|they|the)(?! (?-i:[A-Z]))|according to"
     r"|as of \d{4})\b.*$|[,;]\s+(?:which|who|whose|where|when|and (?:it|he|she|they|its)|i (?:think|believe))\b.*$"
-    r"|\s+(?:rather than|instead of)\b.*$|;\s+(?:it|he|she|they|this|that|the)\b.*$"
+    r"|,?\s+(?:rather than|instead of)\b.*$|;\s+(?:it|he|she|they|this|that|the)\b.*$"
     r"|\s+and (?:it|he|she|they) (?:is|was|has|had)\b.*$",
     re.I | re.S,
 )
