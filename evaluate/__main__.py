@@ -22,7 +22,7 @@ from evaluate.arguments import parse_arguments
 from evaluate.benchmarks import Benchmark, find_spec, load_benchmark
 from evaluate.errors import BadInput, EvaluateError
 from evaluate.metrics import BenchmarkSummary
-from evaluate.schema import Answer, Endpoint, Sampling
+from evaluate.schema import Answer, Endpoint, Outcome, Sampling
 
 if TYPE_CHECKING:
     from evaluate.rendering import Renderer
@@ -61,6 +61,7 @@ def _told(error: OSError) -> str:
 def _run(arguments: argparse.Namespace) -> int:
     from evaluate.progress import Progress
     from evaluate.runner import run_benchmarks
+    from evaluate.store import read_answers
     from evaluate.throughput import Throughput, ThroughputMeter, read_joules
 
     benchmarks = _load(arguments.benchmark, arguments.num_problems, arguments.skip_problems)
@@ -97,7 +98,9 @@ def _run(arguments: argparse.Namespace) -> int:
     Throughput(meter.tokens_per_s(), arguments.concurrency, joules).write(arguments.output)
     print(json.dumps(summary.to_json(), indent=2) if arguments.json else _table(summary.benchmarks))
     if summary.num_errors:
-        print(f"{summary.num_errors} requests failed, see `error` in {arguments.output}/answers.jsonl", file=sys.stderr)
+        first = next(answer.error for answer in read_answers(arguments.output) if answer.outcome is Outcome.ERROR)
+        where = f"see `error` in {arguments.output}/answers.jsonl; the first: {first}"
+        print(f"{summary.num_errors} requests failed, {where}", file=sys.stderr)
     return 1 if summary.num_errors else 0
 
 

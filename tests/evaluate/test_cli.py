@@ -213,7 +213,9 @@ class TestRun:
     ) -> None:
         server.answer = lambda body, n: Reply({"error": "too long"}, status=400)
         assert run(server, tmp_path / "out", "--benchmark", "logic", "--num-problems", "2") == 1
-        assert "2 requests failed" in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert "2 requests failed, see `error` in" in err
+        assert "the first: HTTP 400 Bad Request: " in err and "too long" in err
 
     @pytest.mark.parametrize(
         ("more", "named"),
