@@ -405,6 +405,10 @@ def test_a_broken_weight_is_no_failure_of_a_scheme_that_leaves_it(llama: Path, t
     assert list(caught.value.failures) == [tmp_path / "grid" / scheme.name for scheme in schemes[1:]]
     assert all("model.layers.1.mlp.up_proj holds values" in str(error) for error in caught.value.failures.values())
     assert [path.name for path in (tmp_path / "grid").iterdir()] == [schemes[0].name]
+    for scheme in schemes[1:3]:  # nothing is left to solve after planning
+        with pytest.raises(NumericalError, match=r"^model.layers.1.mlp.up_proj holds values"):
+            compress_model(model, tmp_path / "alone", scheme, TEXTS)
+    assert not (tmp_path / "alone").exists()
 
 
 @pytest.mark.parametrize("num_published", [0, 1])
