@@ -43,12 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # of a reader that has seen enough, such as `head`
             print(f"error: {_told(error)}", file=sys.stderr)
-        with suppress(OSError):  # what is left in the buffer can go nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return 2
     except KeyboardInterrupt:
         print("interrupted; finished answers are kept, run again to go on", file=sys.stderr)
         return 130
+
+
+def _let_go_of_output() -> None:
+    """Where standard output takes no more, what is left in its buffer goes nowhere, without an error at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(error: OSError) -> str:

@@ -29,8 +29,9 @@ from compress.errors import (
 from compress.families import layer_stages, linear_shapes, shapes_from_config
 from compress.forward import measure_layer
 from compress.hessian import Factor, attempt_factor
+from compress.job import check_job
 from compress.methods import Propagate
-from compress.pipeline import compress_model, compress_models
+from compress.pipeline import _pass_key, compress_model, compress_models
 from compress.report import load_report
 from compress.scheme import CheckpointFormat, Method, Scheme
 from compress.size import deployable_size
@@ -255,6 +256,13 @@ def test_schemes_solved_one_after_the_other_are_those_solved_together(
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
 
 
+def kill_a_pass(code: str, *request: object) -> None:
+    """Run code, which kills itself, in a process that reads compress_models' arguments from its input."""
+    given = pickle.dumps((*request, TEXTS))
+    killed = subprocess.run([sys.executable, "-c", code], input=given, cwd=Path.cwd(), check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+
 def test_a_killed_pass_goes_on_behind_its_last_layer_with_the_same_bytes(llama: Path, tmp_path: Path) -> None:
     schemes = [*GRID[5:8], *of_both_kinds([*GRID[:2], GRID[5]], Propagate.DENSE)]
     assert {scheme.propagate for scheme in schemes} == set(Propagate)
@@ -268,9 +276,7 @@ def test_a_killed_pass_goes_on_behind_its_last_layer_with_the_same_bytes(llama: 
         "progress.PartialCheckpoint.finish_layer = die\n"
         "pipeline.compress_models(*pickle.load(sys.stdin.buffer))\n"
     )
-    request = pickle.dumps((llama, tmp_path / "grid", schemes, TEXTS))
-    killed = subprocess.run([sys.executable, "-c", code], input=request, cwd=Path.cwd(), check=False)
-    assert killed.returncode == -signal.SIGKILL  # in the second of two layers, which three of six schemes have
+    kill_a_pass(code, llama, tmp_path / "grid", schemes)  # in the second of two layers, which three of six schemes have
     left = list((tmp_path / "grid").iterdir())
     assert len(left) == len(schemes) and all(path.name.startswith(".") for path in left)
     solved: list[str] = []
@@ -288,6 +294,20 @@ def test_a_killed_pass_goes_on_behind_its_last_layer_with_the_same_bytes(llama: 
     assert [report.layers for report in again] == [report.layers for report in whole]
     assert {report.activations for report in again} == {"disk"}
     assert {report.activations for report in whole} == {"device"}
+
+
+def test_a_pass_is_gone_on_with_only_by_its_like(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the number of threads decides in which order sums are made."""
+
+    def key() -> str:
+        formats = [CheckpointFormat.DEQUANTIZED]
+        return _pass_key(check_job(llama, [tmp_path / "out"], GRID[:1], TEXTS, formats=formats, device="cpu"))
+
+    before = key()
+    assert key() == before
+    threads = torch.get_num_threads() + 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert key() != before
 
 
 def test_what_is_there_is_kept_and_what_is_of_another_request_is_refused(llama: Path, tmp_path: Path) -> None:
@@ -424,9 +444,7 @@ def test_a_kill_while_checkpoints_are_published_costs_no_layer(llama: Path, tmp_
         "pipeline.publish = die\n"
         "pipeline.compress_models(*pickle.load(sys.stdin.buffer))\n"
     )
-    request = pickle.dumps((llama, tmp_path / "grid", schemes, TEXTS))
-    killed = subprocess.run([sys.executable, "-c", code], input=request, cwd=Path.cwd(), check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_a_pass(code, llama, tmp_path / "grid", schemes)
     assert sum(path.name[0] != "." for path in (tmp_path / "grid").iterdir()) == num_published
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.walk.solve_requests", None)  # nothing is solved
