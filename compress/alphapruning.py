@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compress.hessian import full_precision
+from compress.products import full_precision
 
 # Layers differ by up to this much from the mean, as a share of it; the paper's search ends between 0.1 and 0.3.
 SPREAD = 0.2

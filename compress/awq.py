@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.hessian import Feeder, full_precision
+from compress.hessian import Feeder
 from compress.lanes import Solved
+from compress.products import full_precision
 from compress.quantizer import GridSpec, fit_grid, from_codes, search_range, to_codes
 
 NUM_RATIOS = 20
@@ -51,7 +52,7 @@ def solve_awq(
         wide = weight * scale
         grid = fit_grid(wide, spec) if name in unclipped else search_range(wide, spec, inputs)
         codes = to_codes(wide, grid)
-        solved[name] = Solved(from_codes(codes, grid), grid, codes)
+        solved[name] = Solved(from_codes(codes, grid), grid)
     return Scaled(solved, scale)
 
 

@@ -14,7 +14,6 @@ Triton, or where an n:m pattern fits no step, it is the loop of torch calls that
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -22,10 +21,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compress.hessian import matmul_precision
+from compress.devices import runs_triton
 from compress.lanes import Lane, Solved, block_width, is_static
 from compress.masks import Segment, keep_pattern, num_to_prune, prune_cheapest, pruning_costs
-from compress.quantizer import SCALE_DTYPE, Grid, fit_grid, to_codes
+from compress.products import matmul_precision
+from compress.quantizer import SCALE_DTYPE, Grid, fit_grid
 
 if TYPE_CHECKING:
     from compress.columns_triton import Kernel
@@ -49,14 +49,15 @@ def solve_columns(
     kernels; None = on CUDA, where Triton is installed.
     """
     if with_kernel is None:
-        with_kernel = upper.is_cuda and importlib.util.find_spec("triton") is not None
+        with_kernel = runs_triton(upper.device)
     num_columns, ordered = upper.shape[0], order is not None
     (width,) = {block_width(num_columns, lane.spec, lane.pruning, lane.block_size, ordered=ordered) for lane in lanes}
-    stack = _Stack(lanes, order, num_columns, with_kernel)
+    upper = upper.contiguous()
+    stack = _Stack(lanes, upper, order, with_kernel)
     with matmul_precision(tf32=SWEEP_TF32), _one_thread(stack.W):
         span = max(width, SPAN // width * width) if with_kernel else width
         for start in range(0, num_columns, span):
-            stack.solve_span(upper, start, min(start + span, num_columns), width)
+            stack.solve_span(start, min(start + span, num_columns), width)
     return stack.finish()
 
 
@@ -81,8 +82,9 @@ class _Stack:
     grids, scale and zero_point [G, R - first_rounded], of those from `first_rounded` on.
     """
 
-    def __init__(self, lanes: Sequence[Lane], order: Tensor | None, num_columns: int, with_kernel: bool) -> None:
-        device = lanes[0].weight.device
+    def __init__(self, lanes: Sequence[Lane], upper: Tensor, order: Tensor | None, with_kernel: bool) -> None:
+        device, num_columns = upper.device, upper.shape[0]
+        self.upper, self.squared_diagonal = upper, upper.diagonal().square().unsqueeze(1)
         self.order = torch.arange(num_columns, device=device) if order is None else order
         self.lanes = lanes
         placed = sorted(lanes, key=lambda lane: (lane.spec is not None, not lane.is_masked))
@@ -146,26 +148,26 @@ class _Stack:
     def _per_row(self, values: Sequence[tuple[int, int]]) -> Tensor:
         return torch.cat([self.W.new_full((count,), value) for value, count in values] or [self.W.new_empty(0)])
 
-    def solve_span(self, upper: Tensor, start: int, end: int, width: int) -> None:
+    def solve_span(self, start: int, end: int, width: int) -> None:
         """Fix the columns start..end in blocks of `width`, and make the rest make up for them."""
+        upper = self.upper
         E = torch.empty_like(self.W[start:end])
         for first in range(start, end, width):
             last = min(first + width, end)
             errors = E[first - start : last - start]
             self._solve_block(upper[first:last, first:last], errors, first)
-            self.W[last:end].addmm_(upper[first:last, last:end].T, errors, alpha=-1)
-        self.W[end:].addmm_(upper[start:end, end:].T, E, alpha=-1)
+            _pass_on(errors, upper[first:last, last:end], self.W[last:end])
+        _pass_on(E, upper[start:end, end:], self.W[end:])
 
     def _solve_block(self, U: Tensor, E: Tensor, start: int) -> None:
         W = self.W[start : start + len(E)]
         for first, last in self._kernel_steps(W, U, E, start) if self.kernel else self._loop_steps(W, U, E, start):
-            W[last:].addmm_(U[first:last, last:].T, E[first:last], alpha=-1)
+            _pass_on(E[first:last], U[first:last, last:], W[last:])
 
     def _kernel_steps(self, W: Tensor, U: Tensor, E: Tensor, start: int) -> Iterator[tuple[int, int]]:
         """Fix the columns of a block that starts at `start` and fill E, each step when it is asked for."""
         assert self.kernel and self.step
-        U = U.contiguous()
-        squared_diagonal = U.diagonal().square().unsqueeze(1)
+        squared_diagonal = self.squared_diagonal[start : start + len(W)]
         for first in range(0, W.shape[0], self.step):
             last = min(first + self.step, W.shape[0])
             self._choose_masks(W[first:], squared_diagonal[first:], start + first)
@@ -178,7 +180,7 @@ class _Stack:
         S = torch.empty_like(W[:, self.first_rounded :])
         Z = torch.empty_like(S)
         diagonal = U.diagonal().tolist()
-        squared_diagonal = U.diagonal().square().unsqueeze(1)
+        squared_diagonal = self.squared_diagonal[start : start + len(W)]
         step = self.step or W.shape[0]
         for rows in self.rows:
             if rows.static:
@@ -280,7 +282,13 @@ class _Stack:
         groups = slice(0, weight.shape[1] // rows.group_size)
         scale, zero_point = (part[groups, self._place(rows)].T.contiguous() for part in (self.scale, self.zero_point))
         grid = Grid(spec, scale, zero_point)
-        return Solved(weight, grid, to_codes(weight, grid), keep)
+        return Solved(weight, grid, keep)
+
+
+def _pass_on(errors: Tensor, upper: Tensor, columns: Tensor) -> None:
+    """Make columns [D, R] make up for the errors [B, R] of columns before them; upper [B, D]."""
+    if len(columns):
+        columns.addmm_(upper.T, errors, alpha=-1)
 
 
 def _step(lanes: Sequence[Lane]) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import resource
+from functools import cache
 from typing import TYPE_CHECKING
 
 from compress.errors import InputError
@@ -60,6 +62,16 @@ def prepare_device(device: torch.device) -> None:
         torch.cuda.set_device(device)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Whether Triton's kernels run there: on CUDA, where it is installed."""
+    return device.type == "cuda" and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.hessian import Factor, full_precision
+from compress.hessian import Factor
+from compress.products import full_precision
 
 # Share of the shift that is taken. The whole shift fits the calibration text best and other text less well; the
 # official code takes a quarter, too.

@@ -6,20 +6,19 @@ Source: GPTQ (arXiv 2210.17323), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compress.errors import NumericalError
+from compress.products import Known, add_product_, full_precision, matmul_precision, product
 
 DAMPENING_STEP = 10.0
 MAX_DAMPENING_FRAC = 10.0
 # Slices of columns in which H is summed: 4 leave out 3/8 of the product, 8 leave out 7/16 where they are wide enough.
 MIN_SLICE, WIDE_SLICE = 128, 1024
-# Triangular matrices up to this size are inverted by solving, larger ones by halves, mostly in products.
+# Matrices up to this size are factored and inverted by LAPACK's routines, larger ones by halves, in products.
 MAX_SOLVED = 512
 EXACT_IN_TENSOR_CORES = (torch.bfloat16, torch.float16)
 
@@ -187,62 +186,30 @@ def slice_width(num_columns: int) -> int:
     return max(MIN_SLICE, -(-num_columns // (8 if num_columns >= 8 * WIDE_SLICE else 4)))
 
 
-def full_precision() -> AbstractContextManager[None]:
-    """Matrix products without TF32, whatever the process has set."""
-    return matmul_precision(tf32=False)
-
-
-@contextmanager
-def matmul_precision(*, tf32: bool) -> Iterator[None]:
-    """Matrix products of fp32 on CUDA with or without TF32."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-
-
 def _invert_to_upper(damped: Tensor) -> tuple[Tensor, Tensor]:
-    """U with U' U = inverse of `damped`: Cholesky of the flipped matrix, flipped back, inverted; and whether that went
-    well, [].
+    """U with U' U = inverse of `damped`, in its memory; and whether that went well, []."""
+    failures: list[Tensor] = []
+    _invert_to_upper_(damped, failures)
+    return damped, (torch.stack(failures) == 0).all() & torch.isfinite(damped.sum())
 
-    J L L' J = H with J the flip, so H = V V' with V = J L J upper triangular, and inverse(H) = V^-T V^-1.
+
+def _invert_to_upper_(matrix: Tensor, failures: list[Tensor]) -> None:
+    """Turn H = [[A, B], [B', D]], what lies left of whose diagonal does not count, into U with U' U = inverse(H): U_D
+    of D, U_A of the Schur complement A - (B U_D') (B U_D')', and -U_A (B U_D') U_D in between. Nearly all is products.
     """
-    lower, info = torch.linalg.cholesky_ex(damped.flip(0, 1))
-    upper = lower.flip(0, 1)
-    del lower  # large layers
-    with full_precision():
-        _invert_upper_(upper)
-    return upper, (info == 0) & torch.isfinite(upper.sum())
-
-
-def _invert_upper_(upper: Tensor) -> None:
-    """Invert an upper triangular matrix in its own memory: [[A, B], [0, D]] becomes [[1/A, -1/A B 1/D], [0, 1/D]]."""
-    if upper.shape[0] <= MAX_SOLVED:
-        identity = torch.eye(upper.shape[0], dtype=upper.dtype, device=upper.device)
-        upper.copy_(torch.linalg.solve_triangular(upper, identity, upper=True))
+    size = matrix.shape[0]
+    if size <= MAX_SOLVED:
+        lower, failure = torch.linalg.cholesky_ex(matrix.flip(0, 1))  # flipped, U is the inverse of the factor
+        identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+        matrix.copy_(torch.linalg.solve_triangular(lower, identity, upper=False).flip(0, 1))
+        failures.append(failure)
         return
-    half = upper.shape[0] // 2
-    first, last, between = upper[:half, :half], upper[half:, half:], upper[:half, half:]
-    _invert_upper_(first)
-    _invert_upper_(last)
-    between.copy_(_times_upper(_upper_times(first, between), last)).neg_()
-
-
-def _upper_times(upper: Tensor, right: Tensor) -> Tensor:
-    """upper @ right, without most of the products with what lies left of the diagonal."""
-    if upper.shape[0] <= 2 * WIDE_SLICE:
-        return upper @ right
-    half = upper.shape[0] // 2
-    top = _upper_times(upper[:half, :half], right[:half]).addmm_(upper[:half, half:], right[half:])
-    return torch.cat((top, _upper_times(upper[half:, half:], right[half:])))
-
-
-def _times_upper(left: Tensor, upper: Tensor) -> Tensor:
-    """left @ upper, likewise."""
-    if upper.shape[0] <= 2 * WIDE_SLICE:
-        return left @ upper
-    half = upper.shape[0] // 2
-    rest = _times_upper(left[:, half:], upper[half:, half:]).addmm_(left[:, :half], upper[:half, half:])
-    return torch.cat((_times_upper(left[:, :half], upper[:half, :half]), rest), 1)
+    half = size // 2
+    first, last, between = matrix[:half, :half], matrix[half:, half:], matrix[:half, half:]
+    _invert_to_upper_(last, failures)
+    told = product(between, last.T, Known.LOWER_RIGHT)
+    add_product_(first, told, told.T, Known.UPPER_RESULT, factor=-1)
+    _invert_to_upper_(first, failures)
+    told = product(told, last, Known.UPPER_RIGHT)
+    add_product_(between, first, told, Known.UPPER_LEFT, factor=-1, keep=False)
+    matrix[half:, :half] = 0

@@ -53,19 +53,17 @@ class Lane:
 
 @dataclass(frozen=True)
 class Solved:
-    """weight [R, C]: the final values. grid and codes int8 [R, C] when quantized; keep_mask bool [R, C] when pruned."""
+    """weight [R, C]: the final values. grid: when quantized; keep_mask bool [R, C] when pruned."""
 
     weight: Tensor
     grid: Grid | None = None
-    codes: Tensor | None = None
     keep_mask: Tensor | None = None
 
     def rows(self, start: int, end: int) -> Solved:
         """One matrix of a stack."""
         grid = self.grid and Grid(self.grid.spec, self.grid.scale[start:end], self.grid.zero_point[start:end])
-        codes = None if self.codes is None else self.codes[start:end]
         keep = None if self.keep_mask is None else self.keep_mask[start:end]
-        return Solved(self.weight[start:end], grid, codes, keep)
+        return Solved(self.weight[start:end], grid, keep)
 
 
 def block_width(

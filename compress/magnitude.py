@@ -26,5 +26,4 @@ def prune_by_magnitude(weight: Tensor, sparsity: float, pattern: Pattern | None 
 def round_to_nearest(weight: Tensor, spec: GridSpec) -> Solved:
     """Each value of weight [R, C] to the nearest of its group's grid; zeros stay zero."""
     grid = fit_grid(weight, spec)
-    codes = to_codes(weight, grid)
-    return Solved(from_codes(codes, grid), grid, codes)
+    return Solved(from_codes(to_codes(weight, grid), grid), grid)

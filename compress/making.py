@@ -18,6 +18,7 @@ from compress.magnitude import round_to_nearest
 from compress.outbox import Outbox
 from compress.packing import dense_weight, packed_layout, packed_tensors
 from compress.progress import PartialCheckpoint
+from compress.quantizer import to_codes
 from compress.report import LayerReport
 from compress.scheme import CheckpointFormat
 from compress.solve import SolvedUnit, grid_spec
@@ -134,9 +135,9 @@ def _stored_tensors(job: Job, making: Making, index: int, dense: Mapping[str, Te
         solved = making.weights.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
         if solved is None:
             tensors[full_name] = making.others.get(name, tensor).to(_dtype_of(name, job))
-        elif making.target.format is CheckpointFormat.PACKED and solved.codes is not None and solved.grid is not None:
+        elif making.target.format is CheckpointFormat.PACKED and solved.grid is not None:
             prefix = full_name.removesuffix("weight")
-            packed = packed_tensors(solved.codes, solved.grid)
+            packed = packed_tensors(to_codes(solved.weight, solved.grid), solved.grid)
             tensors |= {f"{prefix}{suffix}": part for suffix, part in packed.items()}
         else:
             tensors[full_name] = solved.weight.to(job.stored_dtype)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from compress.columns import solve_columns
-from compress.hessian import Factor, damp, full_precision
+from compress.hessian import Factor, damp
 from compress.lanes import Lane, Solved
+from compress.products import full_precision
 from compress.quantizer import GridSpec, concatenate, fit_grid, from_codes, to_codes
 from compress.scheme import Pattern
 from compress.wanda import wanda_mask
@@ -90,7 +91,7 @@ def solve_obr(
     assert second.grid is not None
     weight = torch.cat([rounded[:, :half], second.weight], 1)
     grid = whole_rows or concatenate([first, second.grid])
-    return Solved(weight, grid, to_codes(weight, grid), keep)
+    return Solved(weight, grid, keep)
 
 
 def _first_half(num_columns: int, spec: GridSpec) -> int:

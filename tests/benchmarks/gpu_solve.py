@@ -24,8 +24,9 @@ from torch import Tensor
 
 from compress import columns
 from compress.gptq import solve_gptq
-from compress.hessian import Factor, HessianSum, attempt_factor, falling_diagonal, full_precision
+from compress.hessian import Factor, HessianSum, attempt_factor, falling_diagonal
 from compress.lanes import Pruning
+from compress.products import full_precision
 from compress.quantizer import GridSpec
 from compress.sparsegpt import solve_sparsegpt
 from tests.benchmarks.gpu_layer import Results, load_matrices, synchronize

@@ -18,7 +18,7 @@ from compress.hessian import HessianSum, factor, falling_diagonal
 from compress.lanes import Lane, Pruning, Solved
 from compress.masks import Segment, prune_cheapest
 from compress.methods import Observer
-from compress.quantizer import GridSpec, fit_grid
+from compress.quantizer import GridSpec, fit_grid, to_codes
 from tests.compress import reference_solvers as naive
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,11 +51,15 @@ def solve_both(
     return by_kernel, solve_columns(lanes, upper, order=order, with_kernel=False)
 
 
+def codes_of(solved: Solved) -> torch.Tensor | None:
+    return to_codes(solved.weight, solved.grid) if solved.grid else None
+
+
 def assert_same(ours: Solved, theirs: Solved) -> None:
     """Codes and masks to the bit, values but for the order of their sums."""
     tolerance = 1e-4 if theirs.weight.dtype == torch.float32 else 1e-9
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=tolerance, atol=tolerance)
-    for mine, other in ((ours.codes, theirs.codes), (ours.keep_mask, theirs.keep_mask)):
+    for mine, other in ((codes_of(ours), codes_of(theirs)), (ours.keep_mask, theirs.keep_mask)):
         assert (mine is None) == (other is None)
         assert mine is None or other is None or torch.equal(mine, other)
 
@@ -108,7 +112,9 @@ def test_grids_of_the_kernel_are_those_of_fit_grid(
     for rows, spec in ((slice(0, 33), specs[0]), (slice(33, 70), specs[1])):
         expected = fit_grid(weight[rows], spec)
         num_groups = expected.scale.shape[1]
-        assert torch.equal(scale[:num_groups, rows].T, expected.scale)
+        # On a card torch divides by a number by multiplying with its inverse.
+        rounding = 2e-7 if DEVICE == "cuda" and scale_dtype == dtype == torch.float32 else 0
+        torch.testing.assert_close(scale[:num_groups, rows].T, expected.scale, rtol=rounding, atol=0)
         assert torch.equal(zero_point[:num_groups, rows].T, expected.zero_point)
         assert (scale[num_groups:, rows] == -1).all()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compress.errors import NumericalError
-from compress.hessian import HessianSum, InputStatistics, factor, relative_loss
+from compress.hessian import HessianSum, InputStatistics, attempt_factor, damp, factor, relative_loss
 
 
 def inputs(num_tokens: int, num_columns: int, seed: int = 0) -> torch.Tensor:
@@ -24,10 +24,10 @@ def test_batches_add_up_to_twice_the_mean_outer_product(
     torch.testing.assert_close(total.mean(), 2 * x.T @ x / 50)
 
 
-@pytest.mark.parametrize("largest_solved", [512, 2])  # at once, by halves
+@pytest.mark.parametrize("largest_solved", [512, 4])  # at once, by halves
 def test_upper_factor_is_that_of_the_damped_inverse(largest_solved: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compress.hessian.MAX_SOLVED", largest_solved)
-    monkeypatch.setattr("compress.hessian.WIDE_SLICE", 1)  # products of triangles by halves as well
+    monkeypatch.setattr("compress.products.MAX_WHOLE", 3)  # products of triangles by halves as well
     x = inputs(60, 29)
     hessian = 2 * x.T @ x / 60
     used = factor(hessian, 0.05)
@@ -35,6 +35,22 @@ def test_upper_factor_is_that_of_the_damped_inverse(largest_solved: int, monkeyp
     torch.testing.assert_close(used.upper, torch.linalg.cholesky(torch.linalg.inv(damped), upper=True))
     assert torch.equal(used.upper, used.upper.triu())
     assert (used.num_raised, used.dampening_frac) == (0, 0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_card_a_factor_is_as_near_as_in_fp32() -> None:
+    x = inputs(4000, 3000)
+    hessian = (2 * x.T @ x / 4000).to("cuda")
+    exact = torch.linalg.cholesky(torch.linalg.inv(damp(hessian, 0.01)), upper=True)
+
+    def error(upper: torch.Tensor) -> float:
+        return float((upper - exact).norm() / exact.norm())
+
+    used = attempt_factor(hessian.float(), 0.01)
+    in_fp32 = torch.linalg.cholesky(torch.linalg.inv(damp(hessian.float(), 0.01)), upper=True)
+    assert bool(used.is_sound)
+    assert error(used.upper) < 3 * error(in_fp32)
 
 
 def test_failed_cholesky_raises_the_damping_and_counts() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compress.errors import FormatError
 from compress.magnitude import prune_by_magnitude, round_to_nearest
 from compress.packing import pack_codes, packed_tensors, quantization_config, unpack_codes
-from compress.quantizer import GridSpec
+from compress.quantizer import GridSpec, to_codes
 from compress.scheme import Scheme
 
 bits = st.integers(2, 8)
@@ -49,8 +49,8 @@ def test_stored_tensors_are_those_that_compressed_tensors_writes_and_reads(
     if sparsity:
         weight = prune_by_magnitude(weight, sparsity).weight
     solved = round_to_nearest(weight, GridSpec(4, group_size, symmetric))
-    assert solved.codes is not None and solved.grid is not None
-    ours = packed_tensors(solved.codes, solved.grid)
+    assert solved.grid is not None
+    ours = packed_tensors(to_codes(solved.weight, solved.grid), solved.grid)
     group = quantization_config(Scheme("rtn", 4, group_size, symmetric))["config_groups"]["group_0"]
     scheme = QuantizationScheme(**group)
 

@@ -1,0 +1,64 @@
+"""Products of triangular matrices: by halves, and by the Triton kernel (in its interpreter where there is no card)."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from compress import products
+from compress.products import Known, add_product_, product
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+
+Problem = tuple[torch.Tensor, torch.Tensor]
+
+
+def random(rows: int, columns: int, seed: int) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+PROBLEMS: dict[Known, Callable[[], Problem]] = {
+    Known.UPPER_LEFT: lambda: (random(150, 150, 0).triu(), random(150, 140, 1)),
+    Known.UPPER_RIGHT: lambda: (random(140, 150, 0), random(150, 150, 1).triu()),
+    Known.LOWER_RIGHT: lambda: (random(140, 150, 0), random(150, 150, 1).triu().T),
+    Known.UPPER_RESULT: lambda: (random(150, 90, 0), random(150, 90, 0).T),
+}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("known", list(Known))
+@pytest.mark.parametrize("kernel", [False, True], ids=["halves", "kernel"])
+def test_products_leave_out_only_what_is_zero_or_not_wanted(
+    kernel: bool, known: Known, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel:
+        pytest.importorskip("triton", reason="triton is not installed: the kernel runs on CUDA and in its interpreter")
+    monkeypatch.setattr(products, "runs_triton", lambda device: kernel)
+    monkeypatch.setattr(products, "MIN_KERNEL", 0)
+    monkeypatch.setattr(products, "MAX_WHOLE", 20)
+    left, right = PROBLEMS[known]()
+    before = random(left.shape[0], right.shape[1], 2)
+    total = before.clone() if keep else torch.full_like(before, torch.nan)
+    add_product_(total, left, right, known, factor=-1, keep=keep)
+    expected = (before.double() if keep else 0) - left.double() @ right.double()
+    if known is Known.UPPER_RESULT:
+        total, expected = total.triu(), expected.triu()
+    torch.testing.assert_close(total.double(), expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(total.double(), expected - 1e-2)
+    if known is Known.UPPER_RIGHT:
+        torch.testing.assert_close(
+            product(left, right, known).double(), left.double() @ right.double(), rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
+def test_on_a_card_sums_of_one_sign_are_not_biased() -> None:
+    """The tensor cores' own sums cut bits off: 4e-5 of this sum."""
+    left, right = random(3000, 3000, 0).abs().triu(), random(3000, 3000, 1).abs()
+    exact = left.double() @ right.double()
+    error = product(left, right, Known.UPPER_LEFT).double() / exact - 1
+    assert float(error.abs().mean()) < 1e-6
