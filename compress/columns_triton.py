@@ -80,7 +80,7 @@ class Kernel:
         scale_dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self._tiles = send(torch.cat([_tiles_of(lane) for lane in lanes]), order.device)
-        self._patterns = any(lane.pattern_width for lane in lanes)
+        self._widest = max(lane.pattern_width for lane in lanes)
         self._fitted_sizes = {lane.group_size for lane in lanes if lane.num_steps}
         self._scale_dtype = SCALE_DTYPES[scale_dtype]
         self._order, self._scale, self._zero_point, self._keep = order, scale, zero_point, keep.view(torch.int8)
@@ -132,7 +132,7 @@ class Kernel:
             num_rounded,
             num_masked,
             W.shape[1] - num_rounded,
-            PATTERNS=self._patterns,
+            WIDEST=self._widest,
             ROUNDING=ROUNDING[W.dtype],
             ROWS=ROWS,
             SUB=SUB,
@@ -166,7 +166,7 @@ def _fix_columns(
     num_rounded,
     num_masked,
     first_rounded,
-    PATTERNS: tl.constexpr,
+    WIDEST: tl.constexpr,
     ROUNDING: tl.constexpr,
     ROWS: tl.constexpr,
     SUB: tl.constexpr,
@@ -205,9 +205,9 @@ def _fix_columns(
                 q = ((code + ROUNDING) - ROUNDING - z) * s
             if masked > 0:
                 kept = keep + j * num_masked + rows
-                if PATTERNS and pattern_width > 0:
+                if WIDEST > 0 and pattern_width > 0:
                     if j % pattern_width == 0:
-                        pattern = _choose_pattern(w, U, U_stride, columns, real, j, num_kept, pattern_width)
+                        pattern = _choose_pattern(w, U, U_stride, j - first, first, num_kept, pattern_width, WIDEST)
                     chosen = (pattern >> (j % pattern_width)) & 1
                     tl.store(kept, chosen.to(tl.int8), mask=inside)
                 else:
@@ -299,15 +299,22 @@ def divide(a, b):
 
 
 @triton.jit
-def _choose_pattern(w, U, U_stride, columns, real, j, num_kept, pattern_width):
-    """Bit k of each row: whether column j + k is kept, one of the num_kept dearest; of equal ones the first."""
-    diagonal = tl.load(U + columns * (U_stride + 1), mask=real, other=1.0)
-    costs = divide(w * w, (diagonal * diagonal)[:, None] + tl.zeros_like(w))
-    here = (columns >= j) & (columns < j + pattern_width)
-    bits = tl.zeros([w.shape[1]], tl.int32)
-    for k in range(pattern_width):
-        cost = tl.sum(tl.where((columns == j + k)[:, None], costs, 0.0), 0)[None, :]
-        before = (columns < j + k)[:, None]
-        dearer = here[:, None] & ((costs > cost) | ((costs == cost) & before))
-        bits |= (tl.sum(dearer.to(tl.int32), 0) < num_kept).to(tl.int32) << k
-    return bits
+def _choose_pattern(w, U, U_stride, place, first, num_kept, pattern_width, WIDEST: tl.constexpr):
+    """Bit k of each row: whether column `place` + k of w is kept, one of the num_kept dearest of its pattern; of equal
+    ones the first. It looks at the WIDEST columns in which the pattern lies.
+    """
+    SUB: tl.constexpr = w.shape[0]
+    ROWS: tl.constexpr = w.shape[1]
+    parts = tl.arange(0, SUB // WIDEST)[:, None, None]
+    near = tl.reshape(w, [SUB // WIDEST, WIDEST, ROWS])
+    near = tl.sum(tl.where(parts == place // WIDEST, near, 0.0), 0)
+    k = tl.arange(0, WIDEST)
+    start = place % WIDEST
+    here = (k >= start) & (k < start + pattern_width)
+    diagonal = tl.load(U + (first + place - start + k) * (U_stride + 1), mask=here, other=1.0)
+    costs = divide(near * near, (diagonal * diagonal)[:, None] + tl.zeros_like(near))
+    mine, others = costs[:, None, :], costs[None, :, :]
+    earlier = (k[None, :] < k[:, None])[:, :, None]
+    dearer = here[None, :, None] & ((others > mine) | ((others == mine) & earlier))
+    kept = here[:, None] & (tl.sum(dearer.to(tl.int32), 1) < num_kept)
+    return tl.sum(kept.to(tl.int32) << (k - start)[:, None], 0)

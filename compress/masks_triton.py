@@ -22,7 +22,9 @@ from torch import Tensor
 from compress.columns_triton import divide
 from compress.devices import send
 
-ROWS, SUB, NUM_WARPS = 128, 32, 4
+SUB = 32
+# Rows of a program: more of them from so many rows of a stack on.
+ROWS, MORE_ROWS, MANY, NUM_WARPS = 64, 128, 1 << 17, 4
 LEVELS, BINS = 4, 256
 
 
@@ -34,13 +36,15 @@ def prune_by_counting(
     W and keep [B, P] have a column's values side by side; squared_diagonal holds one value a column.
     """
     assert W.dtype == torch.float32 and W.stride(1) == 1 and keep.stride(1) == 1
-    tiles = _tiles(tuple((first_row, last_row) for first_row, last_row, _ in segments), W.device)
+    num_rows = sum(last_row - first_row for first_row, last_row, _ in segments)
+    rows = ROWS if num_rows < MANY else MORE_ROWS
+    tiles = _tiles(tuple((first_row, last_row) for first_row, last_row, _ in segments), rows, W.device)
     wanted = _wanted(tuple(num_pruned for *_, num_pruned in segments), W.device)
     counts = torch.zeros(len(segments), LEVELS, BINS, dtype=torch.int32, device=W.device)
     ties = torch.empty(len(tiles), dtype=torch.int32, device=W.device)
     of_weights = (W, squared_diagonal, tiles, wanted, counts)
     sizes = (W.shape[0], W.stride(0))
-    settings = {"ROWS": ROWS, "SUB": SUB, "BINS": BINS, "num_warps": NUM_WARPS}
+    settings = {"ROWS": rows, "SUB": SUB, "BINS": BINS, "num_warps": NUM_WARPS}
     grid = (len(tiles),)
     for level in range(LEVELS):
         _count[grid](*of_weights, *sizes, LEVEL=level, **settings)
@@ -50,12 +54,12 @@ def prune_by_counting(
 
 # A sweep asks for the same tables at each of its steps.
 @lru_cache(maxsize=32)
-def _tiles(segments: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+def _tiles(segments: Sequence[tuple[int, int]], rows: int, device: torch.device) -> Tensor:
     """What each program reads, [programs, 4]: its rows, their segment, the first program of that."""
     table: list[list[int]] = []
     for number, (first_row, last_row) in enumerate(segments):
         start = len(table)
-        table += [[row, min(row + ROWS, last_row), number, start] for row in range(first_row, last_row, ROWS)]
+        table += [[row, min(row + rows, last_row), number, start] for row in range(first_row, last_row, rows)]
     return send(torch.tensor(table, dtype=torch.int32), device)
 
 

@@ -151,6 +151,7 @@ def test_lanes_of_all_kinds_in_sizes_that_divide_nothing(
         Lane(weight, GridSpec(2, 8, observer=Observer.MSE)),
         Lane(weight, GridSpec(4, 8), Pruning(0.5, None, 8, (rows - 2, 2))),
         Lane(weight, None, Pruning(0.5, (4, 8), 8, (rows,))),
+        Lane(weight, None, Pruning(0.5, (2, 4), 8, (rows,))),
         Lane(weight, GridSpec(4, 4, False), keep_mask=given),
         Lane(weight, None, Pruning(0.3, None, 8, (rows,)), block_size=64),
     ]
