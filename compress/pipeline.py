@@ -117,6 +117,7 @@ def compress_models(
     options: dict[str, Any] = {"platform": platform, "memory_gib": memory_gib, "hessians": hessians}
     options |= {"on_progress": on_progress}
     if len(shares) > 1:
+        _refuse_early(model, outs, schemes, formats, calibration, devices[0], platform)
         return compress_on_devices(devices, shares, model, outs, schemes, calibration, formats, **options)
     device = device and devices[0]
     if any(scheme.repair is not None for scheme in schemes):
@@ -139,6 +140,35 @@ def compress_models(
     if failures:
         raise SchemesFailedError(failures)
     return [reports[out] for out in outs]
+
+
+def _refuse_early(
+    model: Path,
+    outs: list[Path],
+    schemes: Sequence[Scheme],
+    formats: list[CheckpointFormat],
+    calibration: Calibration | None,
+    device: str,
+    platform: Platform | None,
+) -> None:
+    """Raise what any share would be refused for, before another one is at work; repairs see to themselves."""
+    plain = [index for index, scheme in enumerate(schemes) if scheme.repair is None]
+    if not plain:
+        return
+    job = check_job(
+        model,
+        [outs[index] for index in plain],
+        [schemes[index] for index in plain],
+        calibration,
+        formats=[formats[index] for index in plain],
+        device=device,
+        platform=platform,
+    )
+    there = [target for target in job.targets if target.out.exists()]
+    if there:
+        fingerprint = weights_fingerprint(model)
+        for target in there:
+            _existing(target, fingerprint, job)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from compress.errors import CompressError, InputError, NumericalError, SchemesFa
 from compress.methods import Propagate
 from compress.pipeline import compress_models
 from compress.scheme import Method, Scheme
-from tests.compress.tiny_models import sentences
+from tests.compress.tiny_models import save_model, sentences
 
 TEXTS = Calibration(texts=tuple(sentences(12)), num_samples=12, max_seq_length=48)
 SCHEMES = [
@@ -75,9 +75,10 @@ def test_one_stream_needs_no_second_process(
     assert [report.scheme for report in reports] == [SCHEMES[index] for index in positions]
 
 
-def test_a_refused_share_leaves_nothing(llama: Path, tmp_path: Path) -> None:
+def test_a_refused_share_leaves_nothing(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taken").mkdir()
     outs = [tmp_path / "free", tmp_path / "other", tmp_path / "taken"]
+    monkeypatch.setattr(subprocess, "Popen", None)  # refused before any work
     with pytest.raises(InputError, match="taken"):
         compress_models(llama, outs, SCHEMES[:3], TEXTS, device=TWO)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
@@ -142,11 +143,20 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Layers enough for a pass to be met on its way."""
+    from transformers import LlamaConfig
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "vocab_size": 384}
+    return save_model(tmp_path_factory.mktemp("deep"), LlamaConfig(num_hidden_layers=6, **sizes))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_children_end_with_their_parent_and_the_next_goes_on(
-    llama: Path, tmp_path: Path, number: signal.Signals
+    deep: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = start(llama, tmp_path / "out")
+    process = start(deep, tmp_path / "out")
     try:
         deadline = time.monotonic() + 60
         while len(children := children_of(process.pid)) < 2 or not list((tmp_path / "out").glob(".*/.progress.jsonl")):
@@ -164,8 +174,8 @@ def test_children_end_with_their_parent_and_the_next_goes_on(
     left = {path.name for path in (tmp_path / "out").glob(".*")}
     assert left
     if number is signal.SIGKILL:
-        compress_models(llama, tmp_path / "out", SCHEMES, TEXTS, device=TWO)
-        compress_models(llama, tmp_path / "one", SCHEMES, TEXTS, device="cpu")
+        compress_models(deep, tmp_path / "out", SCHEMES, TEXTS, device=TWO)
+        compress_models(deep, tmp_path / "one", SCHEMES, TEXTS, device="cpu")
         assert prints(tmp_path / "out") == prints(tmp_path / "one")
 
 
