@@ -121,10 +121,12 @@ def test_kernels_run_on_the_device_that_was_named(
 
 def start(model: Path, out: Path) -> subprocess.Popen[bytes]:
     code = """
+import signal
 import sys
 from pathlib import Path
 from compress.pipeline import compress_models
 from tests.compress.test_split import SCHEMES, TEXTS
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 out = Path(sys.argv[2])
 compress_models(Path(sys.argv[1]), out, SCHEMES, TEXTS, device="cpu,cpu")
 """
