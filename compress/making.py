@@ -90,7 +90,7 @@ def layout(job: Job, target: Target) -> dict[str, Tensor]:
         spec = grid_spec(scheme, job.stored_dtype) if scheme else None
         if target.format is CheckpointFormat.PACKED and spec is not None:
             prefix = name.removesuffix("weight")
-            tensors |= {f"{prefix}{suffix}": part for suffix, part in packed_layout(like.float(), spec).items()}
+            tensors |= {f"{prefix}{suffix}": part for suffix, part in packed_layout(shape, spec).items()}
         else:
             tensors[name] = like
     return tensors
@@ -119,7 +119,7 @@ def layer_tensors(job: Job, making: Making, index: int) -> dict[str, Tensor]:
         scheme = making.target.schemes.get(weight)
         spec = grid_spec(scheme, job.stored_dtype) if scheme else None
         if making.target.format is CheckpointFormat.PACKED and spec is not None:
-            suffixes = packed_layout(torch.empty(job.shapes[full_name], device="meta"), spec)
+            suffixes = packed_layout(job.shapes[full_name], spec)
             packed = {suffix: read(f"{weight}.{suffix}") for suffix in suffixes}
             tensors[full_name.removeprefix(prefix)] = dense_weight(packed, spec).to(job.stored_dtype)
         else:

@@ -11,6 +11,7 @@ the stream without gaps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -66,8 +67,10 @@ def packed_tensors(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
     return tensors
 
 
-def packed_layout(weight: Tensor, spec: GridSpec) -> dict[str, Tensor]:
-    """Shapes and dtypes of packed_tensors for a weight [R, C] on the meta device; no values."""
+@lru_cache(maxsize=256)
+def packed_layout(shape: tuple[int, ...], spec: GridSpec) -> Mapping[str, Tensor]:
+    """Shapes and dtypes of packed_tensors for a weight of the shape [R, C], on the meta device."""
+    weight = torch.empty(shape, device="meta")
     grid = fit_grid(weight, spec)
     return packed_tensors(to_codes(weight, grid), grid)
 

@@ -209,10 +209,13 @@ def _compress(
     outs = [target.out for target in job.targets]
     with whole_folders(outs, key) as folders:
         with ExitStack() as stack:
-            partials = []
-            for target, folder in zip(job.targets, folders, strict=True):
-                writer = stack.enter_context(TensorWriter(folder, layout(job, target)))
-                partials.append(PartialCheckpoint(folder, writer))
+            begun = [
+                pool.submit(TensorWriter, folder, layout(job, target))
+                for target, folder in zip(job.targets, folders, strict=True)
+            ]
+            for writer in [writer for writer in begun if writer.exception() is None]:  # all of them end, then this does
+                stack.enter_context(writer.result())
+            partials = [PartialCheckpoint(folder, w.result()) for folder, w in zip(folders, begun, strict=True)]
             kept = stack.enter_context(kept_hessians(job, hessians, base_fingerprint))
             place = compress_layers(job, partials, memory_bytes, on_progress or (lambda done, total: None), kept)
         done = _Pass(job, base_fingerprint(), place, time.perf_counter() - started)
