@@ -18,6 +18,7 @@ from compress.devices import runs_triton
 MAX_WHOLE = 2048
 # Results of fp32 from this many values on are worth a kernel of their own on CUDA.
 MIN_KERNEL = 1 << 20
+TF32_SINCE = (8, 0)  # compute capability
 
 
 class Known(StrEnum):
@@ -43,7 +44,7 @@ def add_product_(
 
     On CUDA large ones of fp32 are a Triton kernel (products_triton.py), where that is installed: as exact, faster.
     """
-    if runs_triton(total.device) and total.dtype == torch.float32 and total.numel() >= MIN_KERNEL:
+    if total.dtype == torch.float32 and total.numel() >= MIN_KERNEL and _has_kernel(total.device):
         from compress.products_triton import add_product_ as add_by_kernel_
 
         add_by_kernel_(total, left, right, known, factor=factor, keep=keep)
@@ -51,6 +52,10 @@ def add_product_(
     with full_precision():
         for part, mine, theirs, kept in _parts(total, left, right, known, keep):
             part.addmm_(mine, theirs, beta=int(kept), alpha=factor)
+
+
+def _has_kernel(device: torch.device) -> bool:
+    return runs_triton(device) and torch.cuda.get_device_capability(device) >= TF32_SINCE
 
 
 def _parts(

@@ -36,7 +36,7 @@ def test_products_leave_out_only_what_is_zero_or_not_wanted(
 ) -> None:
     if kernel:
         pytest.importorskip("triton", reason="triton is not installed: the kernel runs on CUDA and in its interpreter")
-    monkeypatch.setattr(products, "runs_triton", lambda device: kernel)
+    monkeypatch.setattr(products, "_has_kernel", lambda device: kernel)
     monkeypatch.setattr(products, "MIN_KERNEL", 0)
     monkeypatch.setattr(products, "MAX_WHOLE", 20)
     left, right = PROBLEMS[known]()
