@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import resource
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,40 @@ def runs_triton(device: torch.device) -> bool:
 @cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+class Aside:
+    """Work given to the device beside what follows until its result is asked for; at once where that is no CUDA."""
+
+    def __init__(self, work: Callable[[], torch.Tensor], device: torch.device) -> None:
+        self._device, self._done = device, None
+        if device.type != "cuda":
+            self._result = work()
+            return
+        import torch
+
+        side = _side_stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            self._result = work()
+            self._done = side.record_event()
+
+    def result(self) -> torch.Tensor:
+        """What came of it; the device's current stream waits for it."""
+        if self._done:
+            import torch
+
+            current = torch.cuda.current_stream(self._device)
+            current.wait_event(self._done)
+            self._result.record_stream(current)
+        return self._result
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    import torch
+
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compress.devices import Aside
 from compress.errors import NumericalError
 from compress.products import Known, add_product_, full_precision, matmul_precision, product
 
@@ -209,7 +210,9 @@ def _invert_to_upper_(matrix: Tensor, failures: list[Tensor]) -> None:
     _invert_to_upper_(last, failures)
     told = product(between, last.T, Known.LOWER_RIGHT)
     add_product_(first, told, told.T, Known.UPPER_RESULT, factor=-1)
+    on_to_last = Aside(
+        lambda: product(told, last, Known.UPPER_RIGHT), matrix.device
+    )  # fills up the waits of what follows
     _invert_to_upper_(first, failures)
-    told = product(told, last, Known.UPPER_RIGHT)
-    add_product_(between, first, told, Known.UPPER_LEFT, factor=-1, keep=False)
+    add_product_(between, first, on_to_last.result(), Known.UPPER_LEFT, factor=-1, keep=False)
     matrix[half:, :half] = 0

@@ -1,64 +1,103 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
-"""Products of fp32 matrices on CUDA's tensor cores, to the accuracy of fp32: each of their TF32 products takes the
-leading bits of the values or what these leave out, and sums of a few columns are added up outside, where they round to
-nearest. The tensor cores' own long sums do not: a bias of 1e-4 in a factor, enough to make a matrix look indefinite.
+"""Products of fp32 matrices on CUDA's tensor cores, to the accuracy of fp32. Each value, moved by a power of two that
+its row or column shares, is the sum of two of fp16, its leading bits and most of what these leave out, which hold 22
+bits together; of their four products the least is left out. Sums of a few columns are added up outside the tensor
+cores, where they round to nearest: their own long sums are biased by 1e-4 in a factor, enough to make a matrix look
+indefinite.
 
 Shapes: M x K times K x N. Parts of triangular matrices that are 0 are not read, tiles that nobody wants not computed.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from compress.products import Known
 
-ROWS, COLUMNS, SUMMED = 128, 128, 32
+ROWS, COLUMNS = 128, 128
+# Columns summed at a time, where shared memory of so many bytes holds three steps of them, and elsewhere.
+SUMMED, LARGE_SHARED, SUMMED_ELSEWHERE = 64, 200_000, 32
 # Tiles of neighbouring rows run together, so that they find each other's columns in the cache.
 TOGETHER = 8
-NUM_WARPS, NUM_STAGES = 8, 4
+NUM_WARPS, NUM_STAGES = 8, 3
+# Rows and columns of a tile that is split, where a row's values lie side by side and where a column's do.
+SPLIT_ALONG, SPLIT_ACROSS = (8, 256), (16, 128)
+# The largest value of a row is moved to below 2^15; moves are within what fp32 holds.
+HIGHEST_BIT, LEAST_BIT = 14, -110
 
 
 def add_product_(total: Tensor, left: Tensor, right: Tensor, known: Known, *, factor: int, keep: bool) -> None:
     """products.add_product_ for fp32 on CUDA and a total whose rows are contiguous."""
     assert total.stride(1) == 1
-    if left.stride(1) != 1:
-        left = left.contiguous()
-    if right.stride(0) != 1:  # the tensor cores want both with the summed index innermost
-        right = right.T.contiguous().T
+    summed = _summed(total.device)
+    left_parts, left_unit = mine = _split(left, summed)
+    right_parts, right_unit = mine if right.T.is_set_to(left) else _split(right.T, summed)
     grid = (triton.cdiv(total.shape[0], ROWS) * triton.cdiv(total.shape[1], COLUMNS),)
     _add_product[grid](
-        left,
-        right,
+        left_parts,
+        right_parts,
+        left_unit,
+        right_unit,
         total,
         *total.shape,
-        left.shape[1],
-        left.stride(0),
-        right.stride(1),
+        left_parts.shape[2],
         total.stride(0),
         FACTOR=factor,
         KEEP=keep,
         KNOWN=str(known),
         ROWS=ROWS,
         COLUMNS=COLUMNS,
-        SUMMED=SUMMED,
+        SUMMED=summed,
         TOGETHER=TOGETHER,
         num_warps=NUM_WARPS,
         num_stages=NUM_STAGES,
     )
 
 
+def _summed(device: torch.device) -> int:
+    if device.type != "cuda":
+        return SUMMED_ELSEWHERE
+    shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return SUMMED if shared >= LARGE_SHARED else SUMMED_ELSEWHERE
+
+
+def _split(matrix: Tensor, summed: int) -> tuple[Tensor, Tensor]:
+    """The two parts [2, R, K] of a matrix [R, K], fp16, K filled up with zeros to a multiple of `summed`; and the unit
+    [R] of each row's parts, fp32.
+    """
+    num_rows, num_summed = matrix.shape
+    filled = -(-num_summed // summed) * summed
+    parts = torch.empty(2, num_rows, filled, dtype=torch.float16, device=matrix.device)
+    unit = torch.empty(num_rows, dtype=torch.float32, device=matrix.device)
+    rows, width = SPLIT_ALONG if matrix.stride(1) == 1 else SPLIT_ACROSS
+    _split_rows[(triton.cdiv(num_rows, rows),)](
+        matrix,
+        parts,
+        unit,
+        *matrix.shape,
+        *matrix.stride(),
+        filled,
+        HIGHEST_BIT=HIGHEST_BIT,
+        LEAST_BIT=LEAST_BIT,
+        ROWS=rows,
+        WIDTH=width,
+    )
+    return parts, unit
+
+
 @triton.jit
 def _add_product(
     left,
     right,
+    left_unit,
+    right_unit,
     total,
     num_rows,
     num_columns,
     num_summed,
-    left_stride,
-    right_stride,
     total_stride,
     FACTOR: tl.constexpr,
     KEEP: tl.constexpr,
@@ -83,30 +122,65 @@ def _add_product(
     if KNOWN == "upper right":
         end = min(num_summed, first_column + COLUMNS)
     rows, columns = first_row + tl.arange(0, ROWS), first_column + tl.arange(0, COLUMNS)
-    summed = tl.arange(0, SUMMED)
-    mine = left + rows.to(tl.int64)[:, None] * left_stride + (start + summed)[None, :]
-    theirs = right + (start + summed)[:, None] + columns.to(tl.int64)[None, :] * right_stride
+    summed = start + tl.arange(0, SUMMED)
+    some_rows, some_columns = (rows < num_rows)[:, None], (columns < num_columns)[None, :]
+    mine = left + rows.to(tl.int64)[:, None] * num_summed + summed[None, :]
+    theirs = right + summed[:, None] + columns.to(tl.int64)[None, :] * num_summed
+    mine_rest = mine + tl.cast(num_rows, tl.int64) * num_summed
+    theirs_rest = theirs + tl.cast(num_columns, tl.int64) * num_summed
     result = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for first in range(start, end, SUMMED):
-        inside = first + summed < end
-        a, a_rest = _split(tl.load(mine, mask=(rows < num_rows)[:, None] & inside[None, :], other=0.0))
-        b, b_rest = _split(tl.load(theirs, mask=inside[:, None] & (columns < num_columns)[None, :], other=0.0))
-        part = tl.dot(a_rest, b, input_precision="tf32")
-        part = tl.dot(a, b_rest, part, input_precision="tf32")
-        part = tl.dot(a, b, part, input_precision="tf32")
-        result += part
+    for _ in range(start, end, SUMMED):
+        a, b = tl.load(mine, mask=some_rows, other=0.0), tl.load(theirs, mask=some_columns, other=0.0)
+        part = tl.dot(tl.load(mine_rest, mask=some_rows, other=0.0), b)
+        part = tl.dot(a, tl.load(theirs_rest, mask=some_columns, other=0.0), part)
+        result += tl.dot(a, b, part)
         mine += SUMMED
         theirs += SUMMED
+        mine_rest += SUMMED
+        theirs_rest += SUMMED
+    result *= tl.load(left_unit + rows, mask=rows < num_rows, other=0.0)[:, None]
+    result *= FACTOR * tl.load(right_unit + columns, mask=columns < num_columns, other=0.0)[None, :]
     place = total + rows.to(tl.int64)[:, None] * total_stride + columns[None, :]
-    wanted = (rows < num_rows)[:, None] & (columns < num_columns)[None, :]
-    result *= FACTOR
     if KEEP:
-        result += tl.load(place, mask=wanted, other=0.0)
-    tl.store(place, result, mask=wanted)
+        result += tl.load(place, mask=some_rows & some_columns, other=0.0)
+    tl.store(place, result, mask=some_rows & some_columns)
 
 
 @triton.jit
-def _split(values):
-    """values rounded to what TF32 holds, and what that leaves of them."""
-    lead = ((values.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-    return lead, values - lead
+def _split_rows(
+    matrix,
+    parts,
+    unit,
+    num_rows,
+    num_summed,
+    row_stride,
+    stride,
+    filled,
+    HIGHEST_BIT: tl.constexpr,
+    LEAST_BIT: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    some_rows = (rows < num_rows)[:, None]
+    largest = tl.zeros([ROWS, WIDTH], tl.float32)
+    for first in range(0, num_summed, WIDTH):
+        summed = first + tl.arange(0, WIDTH)
+        place = matrix + rows[:, None] * row_stride + summed.to(tl.int64)[None, :] * stride
+        largest = tl.maximum(
+            largest, tl.abs(tl.load(place, mask=some_rows & (summed < num_summed)[None, :], other=0.0))
+        )
+    bit = tl.maximum((tl.max(largest, 1).to(tl.int32, bitcast=True) >> 23) - 127, LEAST_BIT)
+    tl.store(unit + rows, ((127 + bit - HIGHEST_BIT) << 23).to(tl.float32, bitcast=True), mask=rows < num_rows)
+    move = ((127 + HIGHEST_BIT - bit) << 23).to(tl.float32, bitcast=True)[:, None]
+    for first in range(0, filled, WIDTH):
+        summed = first + tl.arange(0, WIDTH)
+        place = matrix + rows[:, None] * row_stride + summed.to(tl.int64)[None, :] * stride
+        values = move * tl.load(place, mask=some_rows & (summed < num_summed)[None, :], other=0.0)
+        lead = values.to(tl.float16)
+        place = parts + rows[:, None] * filled + summed[None, :]
+        wanted = some_rows & (summed < filled)[None, :]
+        tl.store(place, lead, mask=wanted)
+        tl.store(
+            place + tl.cast(num_rows, tl.int64) * filled, (values - lead.to(tl.float32)).to(tl.float16), mask=wanted
+        )

@@ -1,7 +1,9 @@
 """Products of triangular matrices: by halves, and by the Triton kernel (in its interpreter where there is no card)."""
 
+import importlib
 import os
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -52,6 +54,36 @@ def test_products_leave_out_only_what_is_zero_or_not_wanted(
         torch.testing.assert_close(
             product(left, right, known).double(), left.double() @ right.double(), rtol=0, atol=1e-4
         )
+
+
+def test_the_kernel_is_as_near_as_fp32_whatever_the_sizes_of_rows_and_values() -> None:
+    triton_products = kernel_module()
+    left, right = random(140, 90, 0), random(90, 130, 1)
+    left *= torch.exp2(random(140, 1, 2) * 20) * torch.exp2(random(140, 90, 3) * 3)
+    right *= torch.exp2(random(1, 130, 4) * 20) * torch.exp2(random(90, 130, 5) * 3)
+    left[5], right[:, 7] = 0, 0
+    total = torch.full((140, 130), torch.nan, device=DEVICE)
+    triton_products.add_product_(total, left, right, Known.UPPER_RESULT, factor=1, keep=False)
+    error = (total.double() - left.double() @ right.double()).triu().abs()
+    assert (error <= 2.0**-20 * (left.double().abs() @ right.double().abs())).all()
+    assert (total[5, 5:] == 0).all()
+    assert (total[:8, 7] == 0).all()
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so(broken: float) -> None:
+    triton_products = kernel_module()
+    left, right = random(40, 30, 0), random(30, 40, 1)
+    left[3, 4] = broken
+    total = torch.zeros(40, 40, device=DEVICE)
+    triton_products.add_product_(total, left, right, Known.UPPER_RESULT, factor=1, keep=True)
+    assert not total[3, 3:].isfinite().any()
+    assert total[:3].isfinite().all()
+
+
+def kernel_module() -> ModuleType:
+    pytest.importorskip("triton", reason="triton is not installed: the kernel runs on CUDA and in its interpreter")
+    return importlib.import_module("compress.products_triton")
 
 
 @pytest.mark.gpu
