@@ -138,7 +138,8 @@ class _Stack:
             zero_moves = spec is not None and not spec.symmetric
             lanes.append(LaneRows(rows.first, rows.last, *grid, rows.lane.is_masked, *pattern, num_steps, zero_moves))
         self.step = step
-        self.kernel = Kernel(lanes, self.order, self.scale, self.zero_point, self.keep, self._scale_dtype())
+        grids = (self.scale, self.zero_point, self._scale_dtype())
+        self.kernel = Kernel(lanes, self.W, self.upper, self.order, self.keep, *grids)
 
     def _scale_dtype(self) -> torch.dtype:
         """What all scales are stored in."""
@@ -155,48 +156,48 @@ class _Stack:
         for first in range(start, end, width):
             last = min(first + width, end)
             errors = E[first - start : last - start]
-            self._solve_block(upper[first:last, first:last], errors, first)
+            self._solve_block(errors, first, last)
             _pass_on(errors, upper[first:last, last:end], self.W[last:end])
         _pass_on(E, upper[start:end, end:], self.W[end:])
 
-    def _solve_block(self, U: Tensor, E: Tensor, start: int) -> None:
-        W = self.W[start : start + len(E)]
-        for first, last in self._kernel_steps(W, U, E, start) if self.kernel else self._loop_steps(W, U, E, start):
-            _pass_on(E[first:last], U[first:last, last:], W[last:])
+    def _solve_block(self, E: Tensor, start: int, end: int) -> None:
+        """Fix the columns start..end step by step and fill E, a row for each of them."""
+        grids = None if self.kernel else self._start_loop(start, end)
+        step = self.step or end - start
+        for first in range(start, end, step):
+            last = min(first + step, end)
+            if self.kernel:
+                self._choose_masks(first)
+                self._fit_grids(first)
+                self.kernel.fix(first, last, E, start)
+            elif grids:
+                self._fix_by_loop(first, last, E, start, *grids)
+            if last < end:
+                _pass_on(E[first - start : last - start], self.upper[first:last, last:end], self.W[last:end])
 
-    def _kernel_steps(self, W: Tensor, U: Tensor, E: Tensor, start: int) -> Iterator[tuple[int, int]]:
-        """Fix the columns of a block that starts at `start` and fill E, each step when it is asked for."""
-        assert self.kernel and self.step
-        squared_diagonal = self.squared_diagonal[start : start + len(W)]
-        for first in range(0, W.shape[0], self.step):
-            last = min(first + self.step, W.shape[0])
-            self._choose_masks(W[first:], squared_diagonal[first:], start + first)
-            self._fit_grids(W[first:], start + first)
-            self.kernel.fix(W[first:last], E[first:last], U[first:last, first:last], start + first)
-            yield first, last
-
-    def _loop_steps(self, W: Tensor, U: Tensor, E: Tensor, start: int) -> Iterator[tuple[int, int]]:
-        """The same, column by column."""
-        S = torch.empty_like(W[:, self.first_rounded :])
+    def _start_loop(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """S and Z [B, R - first_rounded] of a block, where they are known."""
+        S = torch.empty_like(self.W[start:end, self.first_rounded :])
         Z = torch.empty_like(S)
-        diagonal = U.diagonal().tolist()
-        squared_diagonal = self.squared_diagonal[start : start + len(W)]
-        step = self.step or W.shape[0]
         for rows in self.rows:
             if rows.static:
                 self._expand_grid(S, Z, rows, start)
-        for first in range(0, W.shape[0], step):
-            last = min(first + step, W.shape[0])
-            for j in range(first, last):
-                self._choose_masks(W[j:], squared_diagonal[j:], start + j)
-                for rows in self._fit_grids(W[j:], start + j):
-                    self._expand_grid(S[j : j + rows.group_size], Z[j : j + rows.group_size], rows, start + j)
-                q = self._final_value(W[j], S[j], Z[j], start + j)
-                torch.sub(W[j], q, out=E[j])
-                E[j] /= diagonal[j]
-                W[j] = q
-                W[j + 1 : last].addr_(U[j, j + 1 : last], E[j], alpha=-1)
-            yield first, last
+        return S, Z
+
+    def _fix_by_loop(self, first: int, last: int, E: Tensor, start: int, S: Tensor, Z: Tensor) -> None:
+        """Fix the columns first..last one by one; E, S and Z are of the block that starts at `start`."""
+        W, upper = self.W, self.upper
+        diagonal = upper[first:last, first:last].diagonal().tolist()
+        for j in range(first, last):
+            here = j - start
+            self._choose_masks(j)
+            for rows in self._fit_grids(j):
+                self._expand_grid(S[here : here + rows.group_size], Z[here : here + rows.group_size], rows, j)
+            q = self._final_value(W[j], S[here], Z[here], j)
+            torch.sub(W[j], q, out=E[here])
+            E[here] /= diagonal[j - first]
+            W[j] = q
+            W[j + 1 : last].addr_(upper[j, j + 1 : last], E[here], alpha=-1)
 
     def _final_value(self, w: Tensor, scale: Tensor, zero_point: Tensor, column: int) -> Tensor:
         q = w.clone()
@@ -228,20 +229,20 @@ class _Stack:
         groups, place = self.order[column : column + S.shape[0]] // rows.group_size, self._place(rows)
         S[:, place], Z[:, place] = self.scale[groups, place], self.zero_point[groups, place]
 
-    def _fit_grids(self, W: Tensor, column: int) -> list[_Rows]:
+    def _fit_grids(self, column: int) -> list[_Rows]:
         """Fit the grids of the groups that start here; whose they are."""
         starting = [rows for rows in self.rows if rows.fitted_size and column % rows.fitted_size == 0]
         if self.kernel:
-            self.kernel.fit(W, column)
+            self.kernel.fit(column)
         for rows in starting:
             assert rows.lane.spec is not None
             if self.kernel and rows.lane.spec.holds_range:
                 continue
-            grid = fit_grid(W[: rows.group_size, rows.first : rows.last].T, rows.lane.spec)
+            grid = fit_grid(self.W[column : column + rows.group_size, rows.first : rows.last].T, rows.lane.spec)
             self._set_grid(rows, column // rows.group_size, grid)
         return starting
 
-    def _choose_masks(self, W: Tensor, squared_diagonal: Tensor, column: int) -> None:
+    def _choose_masks(self, column: int) -> None:
         """Set the masks of the columns that start here, from what pruning each weight would cost: w^2 / U[j, j]^2. The
         kernel chooses patterns itself.
         """
@@ -250,10 +251,11 @@ class _Stack:
             pruning = rows.lane.pruning
             if pruning is None or column % pruning.width or (pruning.pattern and self.kernel):
                 continue
-            end = min(column + pruning.width, self.keep.shape[0])
+            end = min(column + pruning.width, len(self.W))
             if pruning.pattern:
-                scores = pruning_costs(W[: end - column, rows.first : rows.last], squared_diagonal)
-                self.keep[column:end, rows.first : rows.last] = keep_pattern(scores, pruning.pattern).T
+                mine = slice(column, end), slice(rows.first, rows.last)
+                scores = pruning_costs(self.W[mine], self.squared_diagonal[column:end])
+                self.keep[mine] = keep_pattern(scores, pruning.pattern).T
                 continue
             first = rows.first
             for num_rows in pruning.row_counts:
@@ -261,8 +263,8 @@ class _Stack:
                 segments.setdefault(end, []).append(Segment(first, first + num_rows, num_pruned))
                 first += num_rows
         for end, parts in segments.items():
-            mine, keep = W[: end - column], self.keep[column:end]
-            prune_cheapest(mine, squared_diagonal, keep, parts, with_kernel=self.kernel is not None)
+            with_kernel = self.kernel is not None
+            prune_cheapest(self.W, self.squared_diagonal, self.keep, column, end, parts, with_kernel=with_kernel)
 
     def finish(self) -> list[Solved]:
         found = {id(rows.lane): self._solved(rows) for rows in self.rows}

@@ -24,10 +24,13 @@ from torch import Tensor
 
 from compress.devices import send
 
-ROWS, SUB = 32, 32
-# What a program knows of its rows: the fields of LaneRows.
-TILE = 10
-# Earlier columns whose errors are on their way from memory at the same time; SUB is a multiple of it.
+# Rows of a program, columns it holds at a time, and columns of which is read, while as many are fixed, what they need:
+# for stacks of up to so many rows. Few rows are bound by the latency of a column, many by what there is to do.
+SHAPES = ((8192, (8, 16, 4)), (32768, (16, 16, 4)), (131072, (32, 32, 4)), (math.inf, (32, 32, 2)))
+SUB = 32  # the most columns held
+# What a program knows of its rows: the fields of LaneRows, and which table of groups is theirs.
+TILE = 11
+# Earlier columns whose errors are on their way from memory at the same time; columns held are a multiple of it.
 AT_ONCE = 8
 MAX_STEP = 128
 # Added and taken away again, it rounds halves to even: 1.5 * 2^(bits of the fraction). Codes are far below it.
@@ -65,88 +68,106 @@ def step_width(group_sizes: Sequence[int], mask_widths: Sequence[int], pattern_w
 class Kernel:
     """The kernel for the rows of one stack.
 
-    order [C]: the column solved at each step. scale, zero_point [G, Q]: grids of the stack's last Q rows; they may be
-    filled later, each before its group is reached. keep [C, P]: masks of the first P rows, in `order`. scale_dtype:
-    what the scales of fit() are rounded to.
+    W [C, R]: its columns in the order of the sweep, U [C, C] the upper factor, a row's values side by side. order [C]:
+    which column each is. keep [C, P]: masks of the first P rows, in `order`. scale, zero_point [G, Q]: grids of the
+    last Q rows; they may be filled later, each before its group is reached. scale_dtype: what the scales of fit() are
+    rounded to.
     """
 
     def __init__(
         self,
         lanes: Sequence[LaneRows],
+        W: Tensor,
+        U: Tensor,
         order: Tensor,
+        keep: Tensor,
         scale: Tensor,
         zero_point: Tensor,
-        keep: Tensor,
         scale_dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        self._tiles = send(torch.cat([_tiles_of(lane) for lane in lanes]), order.device)
-        self._widest = max(lane.pattern_width for lane in lanes)
+        assert W.stride(1) == U.stride(1) == 1
+        patterns = {lane.pattern_width for lane in lanes if lane.pattern_width}
+        self._rows, self._sub, ahead = _shape(W.shape[1], patterns)
+        self._ahead = math.gcd(ahead, *patterns)  # so that they begin only where as many columns do
+        sizes = sorted({lane.group_size for lane in lanes})
+        tiles = [_tiles_of(lane, self._rows, sizes.index(lane.group_size)) for lane in lanes]
+        self._tiles = send(torch.cat(tiles), order.device)
+        self._groups = torch.stack([(order // max(size, 1)).int() for size in sizes])
+        self._widest = max(patterns, default=0)
         self._fitted_sizes = {lane.group_size for lane in lanes if lane.num_steps}
         self._scale_dtype = SCALE_DTYPES[scale_dtype]
-        self._order, self._scale, self._zero_point, self._keep = order, scale, zero_point, keep.view(torch.int8)
+        self._W, self._U = W, U
+        self._scale, self._zero_point, self._keep = scale, zero_point, keep.view(torch.int8)
 
-    def fit(self, W: Tensor, column: int) -> None:
-        """Set the grids of the groups that begin at `column`, for lanes with num_steps.
-
-        W [B, R]: the stack's columns from there on, to the ends of these groups at least.
-        """
+    def fit(self, column: int) -> None:
+        """Set the grids of the groups that begin at `column`, for lanes with num_steps."""
         if all(column % size for size in self._fitted_sizes):
             return
-        num_rounded = self._scale.shape[1]
-        _fit_groups[(self._tiles.shape[0],)](
-            W,
+        num_rows, num_rounded = self._W.shape[1], self._scale.shape[1]
+        _fit_groups[(len(self._tiles),)](
+            self._W,
             self._scale,
             self._zero_point,
             self._tiles,
             column,
-            W.shape[1],
+            num_rows,
             num_rounded,
-            W.shape[1] - num_rounded,
+            num_rows - num_rounded,
             SCALE=self._scale_dtype,
-            ROUNDING=ROUNDING[W.dtype],
-            ROWS=ROWS,
-            SUB=SUB,
+            ROUNDING=ROUNDING[self._W.dtype],
+            ROWS=self._rows,
+            SUB=self._sub,
             TILE=TILE,
             num_warps=1,
         )
 
-    def fix(self, W: Tensor, E: Tensor, U: Tensor, column: int) -> None:
-        """Turn W [B, R], the stack's columns from `column` on, into final values, and fill E [B, R] with their errors.
-
-        U [B, B]: the diagonal block of the inverse Hessian's upper factor, a row's values side by side.
+    def fix(self, first: int, last: int, E: Tensor, start: int) -> None:
+        """Turn the columns first..last of W into final values, and fill E with their errors, a row for each column from
+        `start` on.
         """
-        num_rounded, num_masked = self._scale.shape[1], self._keep.shape[1]
-        assert W.stride() == E.stride() == (W.shape[1], 1) and U.stride(1) == 1
-        _fix_columns[(self._tiles.shape[0],)](
-            W,
+        num_rows, num_rounded = self._W.shape[1], self._scale.shape[1]
+        assert E.stride() == (num_rows, 1)
+        _fix_columns[(len(self._tiles),)](
+            self._W,
             E,
-            U,
-            self._order[column:],
+            self._U,
+            self._groups,
             self._scale,
             self._zero_point,
-            self._keep[column:],
+            self._keep,
             self._tiles,
-            W.shape[0],
-            W.shape[1],
-            U.stride(0),
+            first,
+            last,
+            start,
+            num_rows,
+            self._U.stride(0),
+            self._groups.stride(0),
             num_rounded,
-            num_masked,
-            W.shape[1] - num_rounded,
+            self._keep.shape[1],
+            num_rows - num_rounded,
             WIDEST=self._widest,
-            ROUNDING=ROUNDING[W.dtype],
-            ROWS=ROWS,
-            SUB=SUB,
+            ROUNDING=ROUNDING[self._W.dtype],
+            ROWS=self._rows,
+            SUB=self._sub,
             AT_ONCE=AT_ONCE,
+            AHEAD=self._ahead,
             TILE=TILE,
             num_warps=1,
         )
 
 
-def _tiles_of(lane: LaneRows) -> Tensor:
-    """What each program of a lane reads, [programs, TILE]."""
-    first = torch.arange(lane.first, lane.last, ROWS, dtype=torch.int32)
-    same = astuple(lane)[2:]
-    ends = torch.stack([first, (first + ROWS).clamp(max=lane.last)], 1)
+def _shape(num_rows: int, patterns: set[int]) -> tuple[int, int, int]:
+    """The first of SHAPES for so many rows that holds whole patterns."""
+    return next(
+        shape for most, shape in SHAPES if num_rows <= most and all(shape[1] % width == 0 for width in patterns)
+    )
+
+
+def _tiles_of(lane: LaneRows, rows: int, table: int) -> Tensor:
+    """What each program of a lane reads, [programs, TILE]; table: of the groups in which its columns lie."""
+    first = torch.arange(lane.first, lane.last, rows, dtype=torch.int32)
+    same = (*astuple(lane)[2:], table)
+    ends = torch.stack([first, (first + rows).clamp(max=lane.last)], 1)
     return torch.cat([ends, torch.tensor(same, dtype=torch.int32).expand(len(first), -1)], 1)
 
 
@@ -155,14 +176,17 @@ def _fix_columns(
     W,
     E,
     U,
-    order,
+    groups,
     scale,
     zero_point,
     keep,
     tiles,
-    num_columns,
+    begin,
+    end,
+    errors_begin,
     num_rows,
     U_stride,
+    groups_stride,
     num_rounded,
     num_masked,
     first_rounded,
@@ -171,6 +195,7 @@ def _fix_columns(
     ROWS: tl.constexpr,
     SUB: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    AHEAD: tl.constexpr,
     TILE: tl.constexpr,
 ):
     tile = tiles + TILE * tl.program_id(0)
@@ -178,6 +203,13 @@ def _fix_columns(
     masked, num_kept, pattern_width = tl.load(tile + 5), tl.load(tile + 6), tl.load(tile + 7)
     rows = tl.load(tile) + tl.arange(0, ROWS)
     inside = rows < tl.load(tile + 1)
+    is_given, is_rounded = (inside & (masked > 0) & (pattern_width == 0))[None, :], inside & (group_size > 0)
+    groups += tl.load(tile + 10) * groups_stride + begin
+    W += tl.cast(begin, tl.int64) * num_rows
+    E += tl.cast(begin - errors_begin, tl.int64) * num_rows
+    U += tl.cast(begin, tl.int64) * (U_stride + 1)
+    keep += tl.cast(begin, tl.int64) * num_masked
+    num_columns = end - begin
     for first in range(0, num_columns, SUB):
         columns = first + tl.arange(0, SUB)
         real = columns < num_columns
@@ -186,38 +218,35 @@ def _fix_columns(
             for i in tl.static_range(AT_ONCE):
                 e = tl.load(E + (start + i) * num_rows + rows, mask=inside, other=0.0)
                 w -= tl.load(U + (start + i) * U_stride + columns, mask=real, other=0.0)[:, None] * e[None, :]
-        pattern = tl.zeros([ROWS], tl.int32)
+        given = tl.load(keep + columns[:, None] * num_masked + rows[None, :], mask=real[:, None] & is_given, other=1)
+        pattern = tl.where(pattern_width > 0, 0, tl.sum(given.to(tl.int32) << tl.arange(0, SUB)[:, None], 0))
         last = min(first + SUB, num_columns)
-        s, z = _grid(scale, zero_point, order, first, group_size, num_rounded, rows - first_rounded, inside)
-        u, diagonal = _factor_row(U, U_stride, columns, real, first)
-        for j in range(first, last):
-            following = min(j + 1, last - 1)  # is read while this column is fixed
-            next_s, next_z = _grid(
-                scale, zero_point, order, following, group_size, num_rounded, rows - first_rounded, inside
-            )
-            next_u, next_diagonal = _factor_row(U, U_stride, columns, real, following)
-            value = tl.sum(tl.where((columns == j)[:, None], w, 0.0), 0)
-            q = value
-            if group_size > 0:
-                code = divide(value, s) + z
-                code = tl.where(code < lowest, lowest.to(w.dtype), code)  # so that NaN stays NaN
-                code = tl.where(code > highest, highest.to(w.dtype), code)
-                q = ((code + ROUNDING) - ROUNDING - z) * s
-            if masked > 0:
-                kept = keep + j * num_masked + rows
-                if WIDEST > 0 and pattern_width > 0:
-                    if j % pattern_width == 0:
-                        pattern = _choose_pattern(w, U, U_stride, j - first, first, num_kept, pattern_width, WIDEST)
-                    chosen = (pattern >> (j % pattern_width)) & 1
-                    tl.store(kept, chosen.to(tl.int8), mask=inside)
-                else:
-                    chosen = tl.load(kept, mask=inside, other=1).to(tl.int32)
-                q = tl.where(chosen != 0, q, 0.0)
-            e = divide(value - q, diagonal)
-            tl.store(W + j * num_rows + rows, q, mask=inside)
-            tl.store(E + j * num_rows + rows, e, mask=inside)
-            w -= u[:, None] * e[None, :]
-            s, z, u, diagonal = next_s, next_z, next_u, next_diagonal
+        factor = (U, U_stride, columns)
+        grids = (groups, scale, zero_point, num_rounded, rows - first_rounded, is_rounded)
+        ahead = _read(factor, grids, first, last, AHEAD)
+        for start in range(first, last, AHEAD):
+            now, ahead = ahead, _read(factor, grids, start + AHEAD, last, AHEAD)
+            if WIDEST > 0 and (pattern_width > 0 and (start - first) % tl.maximum(pattern_width, 1) == 0):
+                pattern |= _choose_pattern(w, factor, start, num_kept, pattern_width, WIDEST) << (start - first)
+            for i in tl.static_range(AHEAD):
+                j = start + i
+                u, diagonal, s, z = now[i]
+                value = tl.sum(tl.where((columns == j)[:, None], w, 0.0), 0)
+                q = value
+                if group_size > 0:
+                    code = divide(value, s) + z
+                    code = tl.where(code < lowest, lowest.to(w.dtype), code)  # so that NaN stays NaN
+                    code = tl.where(code > highest, highest.to(w.dtype), code)
+                    q = ((code + ROUNDING) - ROUNDING - z) * s
+                q = tl.where(((pattern >> (j - first)) & 1) != 0, q, 0.0)
+                e = divide(value - q, diagonal)
+                mine, real_rows = j * num_rows + rows, inside & (j < last)
+                tl.store(W + mine, q, mask=real_rows)
+                tl.store(E + mine, e, mask=real_rows)
+                w -= u[:, None] * e[None, :]
+        if WIDEST > 0 and pattern_width > 0:
+            kept = ((pattern[None, :] >> tl.arange(0, SUB)[:, None]) & 1).to(tl.int8)
+            tl.store(keep + columns[:, None] * num_masked + rows[None, :], kept, mask=real[:, None] & inside[None, :])
         tl.debug_barrier()  # the next columns read these errors
 
 
@@ -245,6 +274,7 @@ def _fit_groups(
         inside = rows < tl.load(tile + 1)
         low = tl.zeros([ROWS], W.dtype.element_ty)
         high = low
+        W += tl.cast(column, tl.int64) * num_rows
         for first in range(0, group_size, SUB):
             columns = first + tl.arange(0, SUB)
             real = (columns < group_size)[:, None] & inside[None, :]
@@ -277,17 +307,21 @@ def _stored(value, dtype: tl.constexpr):
 
 
 @triton.jit
-def _grid(scale, zero_point, order, column, group_size, num_rounded, place, inside):
-    """Scale and zero point of each row at a column; 1 and 0 where nothing is rounded."""
-    wanted = inside & (group_size > 0)
-    place += (tl.load(order + column) // tl.maximum(group_size, 1)) * num_rounded
-    return tl.load(scale + place, mask=wanted, other=1.0), tl.load(zero_point + place, mask=wanted, other=0.0)
-
-
-@triton.jit
-def _factor_row(U, U_stride, columns, real, row):
-    """What each column must be told of a row's error, and the row's diagonal."""
-    return tl.load(U + row * U_stride + columns, mask=real, other=0.0), tl.load(U + row * (U_stride + 1))
+def _read(factor, grids, first, last, AHEAD: tl.constexpr):
+    """Of each of AHEAD columns from `first` on, what the columns must be told of its error, its diagonal, and the scale
+    and zero point of each row, 1 and 0 where nothing is rounded.
+    """
+    U, U_stride, columns = factor
+    groups, scale, zero_point, num_rounded, place, is_rounded = grids
+    found = ()
+    for i in tl.static_range(AHEAD):
+        j = min(first + i, last - 1)
+        u = tl.load(U + j * U_stride + columns, mask=columns < last, other=0.0)
+        mine = tl.load(groups + j) * num_rounded + place
+        s = tl.load(scale + mine, mask=is_rounded, other=1.0)
+        z = tl.load(zero_point + mine, mask=is_rounded, other=0.0)
+        found += ((u, tl.load(U + j * (U_stride + 1)), s, z),)  # type: ignore[assignment]
+    return found
 
 
 @triton.jit
@@ -299,22 +333,26 @@ def divide(a, b):
 
 
 @triton.jit
-def _choose_pattern(w, U, U_stride, place, first, num_kept, pattern_width, WIDEST: tl.constexpr):
-    """Bit k of each row: whether column `place` + k of w is kept, one of the num_kept dearest of its pattern; of equal
-    ones the first. It looks at the WIDEST columns in which the pattern lies.
+def _choose_pattern(w, factor, first, num_kept, pattern_width, WIDEST: tl.constexpr):
+    """Bit k of each row: whether column `first` + k of w is kept, one of the num_kept dearest of the pattern_width from
+    there on; of equal ones the first. WIDEST: the most columns of a pattern.
     """
-    SUB: tl.constexpr = w.shape[0]
-    ROWS: tl.constexpr = w.shape[1]
-    parts = tl.arange(0, SUB // WIDEST)[:, None, None]
-    near = tl.reshape(w, [SUB // WIDEST, WIDEST, ROWS])
-    near = tl.sum(tl.where(parts == place // WIDEST, near, 0.0), 0)
-    k = tl.arange(0, WIDEST)
-    start = place % WIDEST
-    here = (k >= start) & (k < start + pattern_width)
-    diagonal = tl.load(U + (first + place - start + k) * (U_stride + 1), mask=here, other=1.0)
-    costs = divide(near * near, (diagonal * diagonal)[:, None] + tl.zeros_like(near))
-    mine, others = costs[:, None, :], costs[None, :, :]
-    earlier = (k[None, :] < k[:, None])[:, :, None]
-    dearer = here[None, :, None] & ((others > mine) | ((others == mine) & earlier))
-    kept = here[:, None] & (tl.sum(dearer.to(tl.int32), 1) < num_kept)
-    return tl.sum(kept.to(tl.int32) << (k - start)[:, None], 0)
+    pattern = tl.zeros([w.shape[1]], tl.int32)
+    for k in tl.static_range(WIDEST):
+        mine = _cost(w, factor, first + k, k < pattern_width)
+        dearer = tl.zeros([w.shape[1]], tl.int32)
+        for other in tl.static_range(WIDEST):
+            theirs = _cost(w, factor, first + other, other < pattern_width)
+            comes_first = (theirs >= mine) if other < k else (theirs > mine)
+            dearer += (comes_first & (other < pattern_width)).to(tl.int32)
+        pattern |= ((dearer < num_kept) & (k < pattern_width)).to(tl.int32) << k
+    return pattern
+
+
+@triton.jit
+def _cost(w, factor, column, real):
+    """What pruning a column of w would cost each row."""
+    U, U_stride, columns = factor
+    value = tl.sum(tl.where((columns == column)[:, None], w, 0.0), 0)
+    diagonal = tl.load(U + column * (U_stride + 1), mask=real, other=1.0)
+    return divide(value * value, diagonal * diagonal + tl.zeros_like(value))

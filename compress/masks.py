@@ -6,7 +6,7 @@ Shapes: R rows/out, C columns/in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from torch import Tensor
 from compress.scheme import Pattern
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """Rows first..last of a stack, of whose weights num_pruned are pruned, the cheapest ones of all rows together."""
 
     first: int
@@ -24,25 +23,33 @@ class Segment:
 
 
 def prune_cheapest(
-    W: Tensor, squared_diagonal: Tensor, keep: Tensor, segments: Sequence[Segment], *, with_kernel: bool
+    W: Tensor,
+    squared_diagonal: Tensor,
+    keep: Tensor,
+    first: int,
+    last: int,
+    segments: Sequence[Segment],
+    *,
+    with_kernel: bool,
 ) -> None:
-    """Set keep [B, P], bool, at the rows of segments: False for the weights that cost least, see pruning_costs.
+    """Set the columns first..last of keep [C, P], bool, at the rows of segments: False for the weights that cost least,
+    see pruning_costs.
 
-    W [B, R]: transposed weights, P of whose rows have masks. with_kernel: by Triton kernels, which know fp32 alone.
+    W [C, R]: transposed weights, P of whose rows have masks. with_kernel: by Triton kernels, which know fp32 alone.
     """
     if with_kernel and W.dtype == torch.float32:
         from compress.masks_triton import prune_by_counting
 
-        prune_by_counting(W, squared_diagonal, keep, [(part.first, part.last, part.num_pruned) for part in segments])
+        prune_by_counting(W, squared_diagonal, keep, first, last, segments)
         return
     for part in segments:
-        costs = pruning_costs(W[:, part.first : part.last], squared_diagonal)
-        keep[:, part.first : part.last] = keep_largest(costs, part.num_pruned).T
+        costs = pruning_costs(W[first:last, part.first : part.last], squared_diagonal[first:last])
+        keep[first:last, part.first : part.last] = keep_largest(costs, part.num_pruned).T
 
 
 def pruning_costs(W: Tensor, squared_diagonal: Tensor) -> Tensor:
-    """w^2 / U[j, j]^2 [R, B] of transposed weights W [B, R]; squared_diagonal: U[j, j]^2 of these columns and more."""
-    return (W.square() / squared_diagonal[: len(W)]).T
+    """w^2 / U[j, j]^2 [R, B] of transposed weights W [B, R]; squared_diagonal [B, 1]: U[j, j]^2."""
+    return (W.square() / squared_diagonal).T
 
 
 def keep_largest(scores: Tensor, num_pruned: int) -> Tensor:

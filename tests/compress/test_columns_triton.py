@@ -2,6 +2,7 @@
 a CUDA device, else in Triton's interpreter. Marked gpu: the same at real sizes, in fp32.
 """
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 pytest.importorskip("triton", reason="triton is not installed: the kernel runs on CUDA alone, and in its interpreter")
 
+from compress import columns_triton
 from compress.columns import solve_columns
 from compress.columns_triton import Kernel, LaneRows, step_width
 from compress.hessian import HessianSum, factor, falling_diagonal
@@ -105,10 +107,10 @@ def test_grids_of_the_kernel_are_those_of_fit_grid(
     ]
     scale, zero_point = weight.new_full((4, 70), -1), weight.new_full((4, 70), -1)
     keep = torch.ones(16, 0, dtype=torch.bool, device=DEVICE)
-    kernel = Kernel(lanes, torch.arange(16, device=DEVICE), scale, zero_point, keep, scale_dtype)
-    columns = weight.T.contiguous()
+    columns, order = weight.T.contiguous(), torch.arange(16, device=DEVICE)
+    kernel = Kernel(lanes, columns, columns[:, :16], order, keep, scale, zero_point, scale_dtype)
     for column in range(0, 16, 4):
-        kernel.fit(columns[column:], column)
+        kernel.fit(column)
     for rows, spec in ((slice(0, 33), specs[0]), (slice(33, 70), specs[1])):
         expected = fit_grid(weight[rows], spec)
         num_groups = expected.scale.shape[1]
@@ -162,6 +164,27 @@ def test_lanes_of_all_kinds_in_sizes_that_divide_nothing(
         assert_same(ours, theirs)
 
 
+@pytest.mark.parametrize("shape", [shape for _, shape in columns_triton.SHAPES[:3]])
+def test_programs_of_all_shapes_do_the_same(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns_triton, "SHAPES", ((math.inf, shape),))
+    weight, hessian = problem(4, 20, 56, torch.float32)
+    lanes = [
+        Lane(weight, GridSpec(4, 8)),
+        Lane(weight, None, Pruning(0.5, (1, 2), 8, (20,))),
+        Lane(weight, GridSpec(3, 8, False), Pruning(0.5, (2, 4), 8, (20,))),
+        Lane(weight, GridSpec(4, None), Pruning(0.5, None, 8, (20,))),
+    ]
+    for ours, theirs in zip(*solve_both(lanes, hessian), strict=True):
+        assert_same(ours, theirs)
+    order = solve_both(lanes[:1], hessian, act_order=True)
+    assert_same(order[0][0], order[1][0])
+
+
+def test_programs_hold_whole_patterns() -> None:
+    assert [columns_triton._shape(100, {width})[1] for width in (2, 16, 32)] == [16, 16, 32]
+    assert columns_triton._shape(10**6, set()) == columns_triton.SHAPES[-1][1]
+
+
 def test_equal_costs_keep_the_first_columns_of_a_pattern() -> None:
     weight, hessian = torch.ones(3, 16, device=DEVICE), torch.eye(16, device=DEVICE)
     (ours,), (theirs,) = solve_both([Lane(weight, None, Pruning(0.5, (2, 4), 16, (3,)))], hessian)
@@ -172,17 +195,17 @@ def test_equal_costs_keep_the_first_columns_of_a_pattern() -> None:
 @pytest.mark.parametrize("num_pruned", [0, 1, 900, 1999, 2000])
 def test_the_cheapest_are_those_of_the_sort_and_the_first_of_equals(num_pruned: int) -> None:
     generator = torch.Generator().manual_seed(num_pruned)
-    W = torch.randint(-6, 7, (40, 300), generator=generator).float()  # many ties
-    W[:, 150:] = torch.randn(40, 150, generator=generator) * 10.0 ** torch.randint(-6, 6, (1, 150), generator=generator)
-    W, squared = W.to(DEVICE), (torch.rand(40, 1, generator=generator) + 0.5).to(DEVICE)
+    W = torch.randint(-6, 7, (45, 300), generator=generator).float()  # many ties
+    W[:, 150:] = torch.randn(45, 150, generator=generator) * 10.0 ** torch.randint(-6, 6, (1, 150), generator=generator)
+    W, squared = W.to(DEVICE), (torch.rand(45, 1, generator=generator) + 0.5).to(DEVICE)
     squared[:20] = 1
     segments = [Segment(0, 50, num_pruned), Segment(50, 149, num_pruned // 2), Segment(200, 299, num_pruned)]
-    keep = torch.ones(40, 299, dtype=torch.bool, device=DEVICE)
+    keep = torch.ones(45, 299, dtype=torch.bool, device=DEVICE)
     expected = keep.clone()
-    prune_cheapest(W, squared, keep, segments, with_kernel=True)
-    prune_cheapest(W, squared, expected, segments, with_kernel=False)
+    prune_cheapest(W, squared, keep, 3, 43, segments, with_kernel=True)
+    prune_cheapest(W, squared, expected, 3, 43, segments, with_kernel=False)
     assert torch.equal(keep, expected)
-    assert (~keep).sum() == 2 * num_pruned + num_pruned // 2
+    assert (~keep[3:43]).sum() == (~keep).sum() == 2 * num_pruned + num_pruned // 2
 
 
 def test_halves_are_rounded_to_even_and_nan_stays() -> None:
@@ -203,6 +226,25 @@ def test_steps_begin_where_grids_and_masks_do() -> None:
     assert step_width([], [200], [8]) == 8
     assert step_width([], [], [6]) is None  # a pattern over the edge of the columns in registers
     assert step_width([2], [], [4]) is None
+
+
+@pytest.mark.gpu
+@needs_card
+@pytest.mark.parametrize("num_rows", [4096, 100_000], ids=["one launch", "a launch each pass"])
+def test_on_a_card_passes_over_the_costs_see_each_other(num_rows: int) -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    W = torch.randn(256, num_rows, generator=generator, device=DEVICE)
+    W[:, ::3] = (4 * W[:, ::3]).round()  # ties
+    squared = torch.ones(256, 1, device=DEVICE)
+    segments = [Segment(0, num_rows // 3, 128 * (num_rows // 3) // 2), Segment(num_rows // 3, num_rows, num_rows)]
+    keep = torch.ones(256, num_rows, dtype=torch.bool, device=DEVICE)
+    expected = keep.clone()
+    for _ in range(20):
+        keep.fill_(True)
+        prune_cheapest(W, squared, keep, 128, 256, segments, with_kernel=True)
+        if expected.all():
+            prune_cheapest(W, squared, expected, 128, 256, segments, with_kernel=False)
+        assert torch.equal(keep, expected)
 
 
 @pytest.mark.gpu
