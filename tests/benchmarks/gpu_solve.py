@@ -1,23 +1,29 @@
 """One scheme's solve of one matrix on a GPU, against the papers' loops over the columns, by hand:
 
-    python -m tests.benchmarks.gpu_solve --matrices FILE --output FOLDER [--tiny]
+    python -m tests.benchmarks.gpu_solve --matrices FILE --output FOLDER [--references FOLDER] [--tiny]
 
-FILE as for gpu_layer. Timed on both sides: from the Hessian to the final weights, the factor included; ours the median
-of --repeats after one that is left out, the loop, which takes seconds, --loop-repeats times. Our factor, which a pass
-makes once for all schemes, is timed alone too. Losses are tr((W-Q)H(W-Q)')/tr(WHW') with the undamped H, in fp32
-without TF32. Results are lines of FOLDER/solve.jsonl, written as they come; cases that stand there are not run again. A
-table of what stands there ends the run.
+FILE as for gpu_layer. The loops are those of the papers' own code where --references names a folder with checkouts of
+github.com/IST-DASLab's gptq and sparsegpt, else the same steps as written down here. Timed on both sides: from the
+Hessian to the final weights, the factor included; ours the median of --repeats after one that is left out, the loop,
+which takes seconds, --loop-repeats times. Our factor, which a pass makes once for all schemes, is timed alone too.
+Losses are tr((W-Q)H(W-Q)')/tr(WHW') with the undamped H, in fp32 without TF32. Results are lines of FOLDER/solve.jsonl,
+written as they come; cases that stand there are not run again. A table of what stands there ends the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import io
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -77,8 +83,42 @@ def solve_ours(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
     return solved.weight
 
 
+class References:
+    """The papers' own code, from checkouts in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.gptq, self.gptq_grids = _load(folder / "gptq", "gptq")
+        self.sparsegpt, self.sparsegpt_grids = _load(folder / "sparsegpt", "sparsegpt")
+
+    def solve(self, weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
+        layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+        solver = self.sparsegpt.SparseGPT(layer) if case.sparsity else self.gptq.GPTQ(layer)
+        solver.H = hessian.clone()
+        if case.bits:
+            solver.quantizer = (self.sparsegpt_grids if case.sparsity else self.gptq_grids).Quantizer()
+            solver.quantizer.configure(case.bits, perchannel=True, sym=case.symmetric, mse=False)
+        if case.sparsity:
+            kept, width = case.pattern or (0, 0)
+            solver.fasterprune(case.sparsity, prunen=width - kept, prunem=width, blocksize=BLOCK, percdamp=DAMPING)
+        else:
+            order = {"actorder": case.act_order, "static_groups": case.act_order}
+            solver.fasterquant(blocksize=BLOCK, percdamp=DAMPING, groupsize=case.group or -1, **order)
+        return layer.weight.data
+
+
+def _load(folder: Path, name: str) -> tuple[ModuleType, ModuleType]:
+    """The module of that name and its grids', which it imports as `quant`."""
+    sys.modules.pop("quant", None)
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module(name), importlib.import_module("quant")
+    finally:
+        sys.path.remove(str(folder))
+
+
 def solve_by_loop(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
-    """GPTQ and SparseGPT as their papers put them, a column at a time: three factorizations, blocks of lazy updates."""
+    """GPTQ and SparseGPT as their papers put them, a column at a time: three factorizations, lazy updates, losses."""
     num_columns = weight.shape[1]
     work, damped = weight.clone(), hessian.clone()
     dead = damped.diagonal() == 0
@@ -101,7 +141,7 @@ def solve_by_loop(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
     for start in range(0, num_columns, BLOCK):
         end = min(start + BLOCK, num_columns)
         block, inner = work[:, start:end].clone(), upper[start:end, start:end]
-        errors = torch.zeros_like(block)
+        errors, losses = torch.zeros_like(block), torch.zeros_like(block)
         pruned = torch.zeros_like(block, dtype=torch.bool)
         if case.sparsity and case.pattern is None:
             cost = block**2 / inner.diagonal() ** 2
@@ -122,6 +162,7 @@ def solve_by_loop(weight: Tensor, hessian: Tensor, case: Case) -> Tensor:
                 elif column % case.group == 0:
                     scale, zero = fit(block[:, j : j + case.group], case)
                 fixed = nearest(fixed.unsqueeze(1), scale, zero, case).squeeze(1)
+            losses[:, j] = (value - fixed) ** 2 / inner[j, j] ** 2
             error = (value - fixed) / inner[j, j]
             block[:, j:] -= error.unsqueeze(1) @ inner[j, j:].unsqueeze(0)
             result[:, column], errors[:, j] = fixed, error
@@ -154,7 +195,7 @@ def nearest(values: Tensor, scale: Tensor, zero: Tensor, case: Case) -> Tensor:
     return (((values / scale).round() + zero).clamp(0, 2**case.bits - 1) - zero) * scale
 
 
-def timed(solve: Callable[[], Tensor], repeats: int, warm: bool) -> tuple[Tensor, list[float]]:
+def timed(solve: Callable[[], Tensor], repeats: int, *, warm: bool) -> tuple[Tensor, list[float]]:
     took = []
     for _ in range(repeats + warm):
         synchronize()
@@ -177,12 +218,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loop-repeats", type=int, default=1)
+    parser.add_argument("--references", type=Path, help="folder with checkouts of gptq and sparsegpt")
     parser.add_argument("--fp32", action="store_true", help="ours passes errors on in fp32; lines of their own")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32, columns.SWEEP_TF32 = False, not arguments.fp32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     matrices = load_matrices(arguments.matrices)
+    loop = References(arguments.references).solve if arguments.references else solve_by_loop
+    if device == "cpu":
+        torch.cuda.synchronize = synchronize  # the references wait for CUDA, wherever they run
     shapes = [(48, 64), (64, 160)] if arguments.tiny else [(4096, 4096), (1024, 4096), (14336, 4096), (4096, 14336)]
     sequences, length = (8, 32) if arguments.tiny else (128, 2048)
     results = Results(arguments.output / "solve.jsonl")
@@ -197,21 +242,23 @@ def main() -> None:
                 held = {width: hessian_of(matrices.make_inputs(width, sequences, length, device=device))}
             hessian, weight = held[width], matrices.make_weight(rows, width, device=device)
             if not warmed:  # CUDA's libraries, for the loop too
-                solve_by_loop(weight[:64, :256].contiguous(), hessian[:256, :256].contiguous(), case)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    loop(weight[:64, :256].contiguous(), hessian[:256, :256].contiguous(), case)
                 warmed = True
             solved, took = timed(lambda w=weight, h=hessian, c=case: solve_ours(w, h, c), arguments.repeats, warm=True)
             _, factors = timed(lambda h=hessian, c=case: factor_of(h, c)[0].upper, arguments.repeats, warm=False)
-            with full_precision():
-                theirs, loop = timed(
-                    lambda w=weight, h=hessian, c=case: solve_by_loop(w, h, c), arguments.loop_repeats, warm=False
+            with full_precision(), contextlib.redirect_stdout(io.StringIO()):
+                theirs, loop_took = timed(
+                    lambda w=weight, h=hessian, c=case: loop(w, h, c), arguments.loop_repeats, warm=False
                 )
-            ours_s, loop_s = statistics.median(took), statistics.median(loop)
+            ours_s, loop_s = statistics.median(took), statistics.median(loop_took)
             ours_loss, loop_loss = loss(weight, solved, hessian), loss(weight, theirs, hessian)
             results.add(
                 name,
                 ours_s=round(ours_s, 5),
                 factor_s=round(statistics.median(factors), 5),
                 ours_all_s=[round(seconds, 5) for seconds in took],
+                loop="the papers' code" if arguments.references else "written here",
                 loop_s=round(loop_s, 4),
                 time_ratio=round(ours_s / loop_s, 5),
                 ours_loss=ours_loss,
