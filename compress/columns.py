@@ -86,22 +86,21 @@ class _Stack:
         device, num_columns = upper.device, upper.shape[0]
         self.upper, self.squared_diagonal = upper, upper.diagonal().square().unsqueeze(1)
         self.order = torch.arange(num_columns, device=device) if order is None else order
-        self.lanes = lanes
+        self.place = self.order if order is None else order.argsort()
+        self.lanes, self.is_ordered, self.with_kernel = lanes, order is not None, with_kernel
         placed = sorted(lanes, key=lambda lane: (lane.spec is not None, not lane.is_masked))
         self.rows: list[_Rows] = []
         for lane in placed:
             self.rows.append(_Rows(lane, self.rows[-1].last if self.rows else 0, order is not None))
-        self.back = None if order is None else order.argsort()
         self.W = lanes[0].weight.new_empty(num_columns, self.rows[-1].last)
         for rows in self.rows:
-            weight = rows.lane.weight.T
-            self.W[:, rows.first : rows.last] = weight if order is None else weight[order]
+            self._lay(rows.lane.weight, self.W[:, rows.first : rows.last])
         self.num_masked = max((rows.last for rows in self.rows if rows.lane.is_masked), default=0)
         self.first_rounded = min((rows.first for rows in self.rows if rows.lane.spec), default=self.W.shape[1])
         self.keep = torch.ones(num_columns, self.num_masked, dtype=torch.bool, device=device)
         for rows in self.rows:
             if rows.lane.keep_mask is not None:
-                self.keep[:, rows.first : rows.last] = rows.lane.keep_mask.T[self.order]
+                self._lay(rows.lane.keep_mask, self.keep[:, rows.first : rows.last])
         num_groups = max((num_columns // rows.group_size for rows in self.rows if rows.lane.spec), default=0)
         self.scale = self.W.new_ones(num_groups, self.W.shape[1] - self.first_rounded)
         self.zero_point = torch.zeros_like(self.scale)
@@ -270,14 +269,27 @@ class _Stack:
         found = {id(rows.lane): self._solved(rows) for rows in self.rows}
         return [found[id(lane)] for lane in self.lanes]
 
-    def _in_place(self, columns: Tensor, rows: _Rows) -> Tensor:
+    def _lay(self, matrix: Tensor, columns: Tensor) -> None:
+        """Fill columns [C, R], in the order of the sweep, with a matrix [R, C]."""
+        if self.with_kernel:
+            from compress.layout_triton import to_columns
+
+            to_columns(matrix, self.place, columns)
+        else:
+            columns.copy_(matrix.T[self.order] if self.is_ordered else matrix.T)
+
+    def _taken(self, columns: Tensor, rows: _Rows) -> Tensor:
         """One lane's rows [R, C] of [C, R], columns where they came from."""
         mine = columns[:, rows.first : rows.last]
-        return (mine if self.back is None else mine[self.back]).T.contiguous()
+        if self.with_kernel:
+            from compress.layout_triton import to_rows
+
+            return to_rows(mine, self.place)
+        return (mine[self.place] if self.is_ordered else mine).T.contiguous()
 
     def _solved(self, rows: _Rows) -> Solved:
-        weight = self._in_place(self.W, rows)
-        keep = self._in_place(self.keep, rows) if rows.lane.is_masked else None
+        weight = self._taken(self.W, rows)
+        keep = self._taken(self.keep, rows) if rows.lane.is_masked else None
         spec = rows.lane.spec
         if spec is None:
             return Solved(weight, keep_mask=keep)

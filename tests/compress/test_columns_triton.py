@@ -18,6 +18,7 @@ from compress.columns import solve_columns
 from compress.columns_triton import Kernel, LaneRows, step_width
 from compress.hessian import HessianSum, factor, falling_diagonal
 from compress.lanes import Lane, Pruning, Solved
+from compress.layout_triton import to_columns, to_rows
 from compress.masks import Segment, prune_cheapest
 from compress.methods import Observer
 from compress.quantizer import GridSpec, fit_grid, to_codes
@@ -178,6 +179,21 @@ def test_programs_of_all_shapes_do_the_same(shape: tuple[int, int, int], monkeyp
         assert_same(ours, theirs)
     order = solve_both(lanes[:1], hessian, act_order=True)
     assert_same(order[0][0], order[1][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bool])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (70, 130), (64, 64)])
+def test_matrices_come_back_from_the_order_of_a_sweep(rows: int, columns: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(rows, columns, generator=generator).to(DEVICE)
+    matrix = matrix > 0 if dtype == torch.bool else matrix.to(dtype)
+    order = torch.randperm(columns, generator=generator).to(DEVICE)
+    stack = torch.zeros(columns, rows + 5, dtype=dtype, device=DEVICE)
+    to_columns(matrix, order.argsort(), stack[:, 3:-2])
+    assert torch.equal(stack[:, 3:-2], matrix.T[order])
+    assert not stack[:, :3].any()
+    assert not stack[:, -2:].any()
+    assert torch.equal(to_rows(stack[:, 3:-2], order.argsort()), matrix)
 
 
 def test_programs_hold_whole_patterns() -> None:
