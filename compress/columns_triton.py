@@ -2,13 +2,13 @@
 """The sweep over columns on CUDA: one Triton kernel fixes a step of columns for all rows of a stack at once. A loop of
 torch calls over the columns does the same on any device, but on a GPU it waits for launches, not for arithmetic.
 
-Shapes: R stacked rows, C columns/in, G groups, B columns of a step. W and E lie transposed, [B, R], as in columns.py.
+Shapes: R stacked rows, C columns/in, G groups. W and E lie transposed, a row for each column, as in columns.py.
 
 A program takes ROWS rows of one lane, SUB columns at a time, in registers: it first subtracts what the errors of the
-step's earlier columns ask of them, then fixes them one by one. A column is picked out of the registers by a sum over
-them with all others at 0; U is 0 left of its diagonal, so columns that are fixed are not disturbed. Arithmetic is that
-of the torch loop: IEEE division, halves rounded to even. Masks of n:m patterns are chosen here, when a pattern's first
-column is reached; unstructured masks and grids between kernels, by the code that the torch loop uses.
+step's earlier columns ask of them, then fixes them one by one, while what the next AHEAD of them need is on its way. A
+column is picked out of the registers by a sum over them with all others at 0; U is 0 left of its diagonal, so columns
+that are fixed are not disturbed. Arithmetic is that of the torch loop: IEEE division, halves rounded to even. Masks of
+n:m patterns are chosen here, when a pattern's first column is reached, unstructured masks and grids between kernels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
-"""Matrices into the transposed, reordered memory of a sweep and back on CUDA, where torch's copies of such matrices read
-or write scattered values.
+"""Matrices into the transposed, reordered memory of a sweep and back on CUDA. torch's copies of such matrices read or
+write scattered values there.
 
 Shapes: R rows/out, C columns/in.
 """

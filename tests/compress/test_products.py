@@ -68,6 +68,11 @@ def test_the_kernel_is_as_near_as_fp32_whatever_the_sizes_of_rows_and_values() -
     assert (error <= 2.0**-20 * (left.double().abs() @ right.double().abs())).all()
     assert (total[5, 5:] == 0).all()
     assert (total[:8, 7] == 0).all()
+    by_itself, by_its_like = torch.zeros(140, 140, device=DEVICE), torch.zeros(140, 140, device=DEVICE)
+    triton_products.add_product_(by_itself, left, left.T, Known.UPPER_RESULT, factor=-1, keep=True)
+    triton_products.add_product_(by_its_like, left, left.clone().T, Known.UPPER_RESULT, factor=-1, keep=True)
+    assert torch.equal(by_itself, by_its_like)
+    assert by_itself.any()
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
