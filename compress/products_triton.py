@@ -18,8 +18,8 @@ from torch import Tensor
 from compress.products import Known
 
 ROWS, COLUMNS = 128, 128
-# Columns summed at a time, where shared memory of so many bytes holds three steps of them, and elsewhere.
-SUMMED, LARGE_SHARED, SUMMED_ELSEWHERE = 64, 200_000, 32
+# Columns summed at a time, by the first number of the compute capability: three steps fit into its shared memory.
+SUMMED, SUMMED_ELSEWHERE = {9: 64}, 32
 # Tiles of neighbouring rows run together, so that they find each other's columns in the cache.
 TOGETHER = 8
 NUM_WARPS, NUM_STAGES = 8, 3
@@ -58,10 +58,8 @@ def add_product_(total: Tensor, left: Tensor, right: Tensor, known: Known, *, fa
 
 
 def _summed(device: torch.device) -> int:
-    if device.type != "cuda":
-        return SUMMED_ELSEWHERE
-    shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
-    return SUMMED if shared >= LARGE_SHARED else SUMMED_ELSEWHERE
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 0
+    return SUMMED.get(major, SUMMED_ELSEWHERE)
 
 
 def _split(matrix: Tensor, summed: int) -> tuple[Tensor, Tensor]:
