@@ -209,7 +209,10 @@ def test_equal_costs_keep_the_first_columns_of_a_pattern() -> None:
 
 
 @pytest.mark.parametrize("num_pruned", [0, 1, 900, 1999, 2000])
-def test_the_cheapest_are_those_of_the_sort_and_the_first_of_equals(num_pruned: int) -> None:
+def test_the_cheapest_are_those_of_the_sort_and_the_first_of_equals(
+    num_pruned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.masks_triton.MORE_ROWS", 32)  # several tiles of a segment
     generator = torch.Generator().manual_seed(num_pruned)
     W = torch.randint(-6, 7, (45, 300), generator=generator).float()  # many ties
     W[:, 150:] = torch.randn(45, 150, generator=generator) * 10.0 ** torch.randint(-6, 6, (1, 150), generator=generator)
