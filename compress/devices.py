@@ -1,4 +1,6 @@
-"""Where work is done: which device, and how much memory it took. torch is imported when it is asked."""
+"""Where work is done: which device, what goes on there beside the rest, how much memory it took. torch is imported when
+it is asked.
+"""
 
 from __future__ import annotations
 
